@@ -1,0 +1,216 @@
+"""The manifest: the signed description of a release, one entry per artifact."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from stoker_contract.document import Document
+from stoker_contract.enums import StrEnum
+from stoker_contract.names import (
+    Count,
+    Milliseconds,
+    PositiveInt,
+    Ratio,
+    Sha256,
+    ShortText,
+    Slug,
+    TargetPath,
+    Version,
+)
+from stoker_contract.target import ArtifactKind, Target
+
+
+class DType(StrEnum):
+    """Element types, named as the Open Inference Protocol names them."""
+
+    BOOL = "BOOL"
+    UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP16 = "FP16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+
+
+class Precision(StrEnum):
+    """The precision most of the arithmetic runs in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+class TensorSpec(Document):
+    """One input or output. ``-1`` in ``shape`` is a dimension the caller chooses."""
+
+    name: str = Field(min_length=1, max_length=128)
+    dtype: DType
+    shape: tuple[int, ...] = Field(max_length=8)
+
+
+class EngineIO(Document):
+    """The tensors an engine takes and gives."""
+
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=64)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=64)
+
+
+class SessionOptions(Document):
+    """How the runtime is to be set up; measured by the builder, applied by the engine."""
+
+    intra_op_threads: PositiveInt = 1
+    parallel_runs: PositiveInt = 1
+    allow_spinning: bool = False
+    graph_optimisation: Literal["all", "extended", "basic", "disabled"] = "all"
+    x64_quant_precision: bool = False
+
+
+class Limits(Document):
+    """What the static scan allows before any runtime sees the file."""
+
+    max_nodes: PositiveInt = 20_000
+    max_depth: PositiveInt = 8
+    max_initializer_bytes: PositiveInt = 4 * 1024**3
+
+
+class Footprint(Document):
+    """Memory of one loaded engine process, measured by the builder."""
+
+    load_peak_bytes: Count = 0
+    steady_bytes: Count = 0
+    device_bytes: Count = 0
+
+
+class Fusion(Document):
+    """What the graph optimiser made of a quantised graph on its target."""
+
+    quantised_mac_share: Ratio
+    float_ops: tuple[ShortText, ...] = Field(default=(), max_length=256)
+    transposes_added: int = 0
+
+
+class Accuracy(Document):
+    """The accuracy gate: what was compared, on what, and how sure it is.
+
+    Attributes:
+        basis: ``labels`` compares correctness on labelled samples, ``agreement``
+            compares the answers with those of the FP32 reference.
+        loss: reference minus candidate, as a fraction (0.01 is one point).
+        loss_bound: upper one-sided bound of the loss at ``confidence``.
+        gate: ``bound`` asks the bound to be below the budget, ``point`` the loss itself.
+        certified_on: whose kernels answered (``native avx512_vnni``, ``qemu-x86_64 Haswell``).
+    """
+
+    metric: ShortText
+    basis: Literal["labels", "agreement", "reference"]
+    reference: float
+    candidate: float
+    loss: float
+    loss_bound: float
+    budget: float
+    confidence: Ratio = 0.95
+    samples: Count
+    gate: Literal["bound", "point", "skipped"] = "bound"
+    certified_on: ShortText
+
+
+class Latency(Document):
+    """Latency on the builder, interleaved with the reference, equal threads."""
+
+    p50_ms: Milliseconds
+    p95_ms: Milliseconds
+    p99_ms: Milliseconds
+    samples: Count
+    threads: PositiveInt
+    speedup_vs_eager: float | None = None
+    speedup_vs_fp32: float | None = None
+    measured_on: ShortText
+
+
+class Golden(Document):
+    """Inputs and expected outputs that travel with an artifact.
+
+    The file is an ``.npz`` with ``input.<name>`` and ``expected.<name>``, first axis the
+    sample. A sample agrees when every output is within ``tolerance`` of what was expected
+    (absolute, in the unit of the output) and, for ``argmax``, has the same largest entry.
+    """
+
+    path: TargetPath
+    digest: Sha256
+    length: PositiveInt
+    samples: PositiveInt
+    agreement: Literal["allclose", "argmax"] = "allclose"
+    tolerance: float = Field(ge=0)
+    min_score: Ratio = 1.0
+
+
+class Artifact(Document):
+    """The bytes for one target."""
+
+    path: TargetPath
+    digest: Sha256
+    length: PositiveInt
+    kind: ArtifactKind
+    precision: Precision
+    recipe: ShortText = ""
+    target: Target
+    io: EngineIO
+    session: SessionOptions = SessionOptions()
+    limits: Limits = Limits()
+    footprint: Footprint = Footprint()
+    golden: Golden
+    accuracy: Accuracy | None = None
+    latency: Latency | None = None
+    fusion: Fusion | None = None
+    fallback: tuple[Sha256, ...] = ()
+
+
+class Source(Document):
+    """Where the release came from."""
+
+    digest: Sha256
+    opset: Count = 0
+    kind: Literal["onnx", "torch"]
+
+
+class DataDigest(Document):
+    """Which samples took part, so that overlap can be seen later."""
+
+    digest: Sha256
+    samples: Count
+    note: ShortText = ""
+
+
+class Manifest(Document):
+    """One release: a model at a version, for all its targets.
+
+    Attributes:
+        counter: rises with every release of the model; a device refuses one below its floor.
+        min_counter: releases below this are no longer allowed once this one was seen.
+        dev: made with throw-away keys or with ``--unsafe-skip-gates``; refused in production.
+        preprocessing: in words, for whoever feeds the model.
+    """
+
+    schema_version: Literal[1] = 1
+    model: Slug
+    version: Version
+    counter: PositiveInt
+    min_counter: Count = 0
+    artifacts: tuple[Artifact, ...] = Field(min_length=1, max_length=32)
+    source: Source | None = None
+    calibration: DataDigest | None = None
+    certification: DataDigest | None = None
+    preprocessing: ShortText = ""
+    builder: ShortText = ""
+    dev: bool = False
+
+    @property
+    def release(self) -> str:
+        """``model/version``, as operators name it."""
+        return f"{self.model}/{self.version}"

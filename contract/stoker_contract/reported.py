@@ -1,0 +1,82 @@
+"""Reported state (retained) and presence (retained, with a last will)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from stoker_contract.codes import ReasonCode
+from stoker_contract.document import Document
+from stoker_contract.names import Count, DeploymentId, Detail, Sha256, ShortText, Slug
+from stoker_contract.status import Phase
+from stoker_contract.target import Profile
+
+
+class ReportedSlot(Document):
+    """One slot as it is.
+
+    Attributes:
+        active: digest that the worker itself says it runs, not what was asked for.
+    """
+
+    active: Sha256 | None = None
+    release: ShortText | None = None
+    previous: Sha256 | None = None
+    previous_release: ShortText | None = None
+    staged: Sha256 | None = None
+    ready: bool = False
+    degraded: bool = False
+    reason: ReasonCode | None = None
+    detail: Detail = ""
+
+
+class Capacity(Document):
+    """Bytes there are, and bytes that are free."""
+
+    total_bytes: Count = 0
+    free_bytes: Count = 0
+
+
+class Reported(Document):
+    """The full actual state of one device."""
+
+    schema_version: Literal[1] = 1
+    device: Slug
+    fleet: Slug
+    epoch: Count
+    seq: Count
+    observed_generation: Count = 0
+    deployment_id: DeploymentId | None = None
+    phase: Phase = Phase.IDLE
+    slots: dict[Slug, ReportedSlot] = Field(default_factory=dict)
+    bad_digests: tuple[Sha256, ...] = Field(default=(), max_length=64)
+    held: bool = False
+    profile: Profile
+    disk: Capacity = Capacity()
+    memory: Capacity = Capacity()
+    time: ShortText
+    time_trusted: bool = False
+    outbox_depth: Count = 0
+
+
+class Presence(Document):
+    """Birth certificate and last will."""
+
+    device: Slug
+    state: Literal["online", "offline"]
+    epoch: Count
+
+
+class Get(Document):
+    """A device asks for its desired state again."""
+
+    device: Slug
+    have_generation: Count
+    token: ShortText = ""
+
+
+class Notice(Document):
+    """The cloud slows the whole fleet down."""
+
+    min_reconnect_s: float = Field(default=0.0, ge=0)
+    telemetry_interval_s: float | None = Field(default=None, gt=0)
+    pause_updates: bool = False

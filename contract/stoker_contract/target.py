@@ -1,0 +1,82 @@
+"""What an artifact is built for, what a device is, and whether the one runs on the other."""
+
+from pydantic import Field
+
+from stoker_contract.document import Document
+from stoker_contract.enums import StrEnum
+from stoker_contract.names import Count, ShortText, Slug
+
+
+class Arch(StrEnum):
+    """Processor architecture, as ``uname -m`` names it."""
+
+    X86_64 = "x86_64"
+    AARCH64 = "aarch64"
+
+
+class ArtifactKind(StrEnum):
+    """The format of an artifact, which decides the engine that runs it."""
+
+    ONNX = "onnx"
+    OPENVINO_IR = "openvino-ir"
+    TENSORRT_PLAN = "tensorrt-plan"
+
+
+RUNTIME_OF_KIND = {
+    ArtifactKind.ONNX: "onnxruntime",
+    ArtifactKind.OPENVINO_IR: "openvino",
+    ArtifactKind.TENSORRT_PLAN: "tensorrt",
+}
+
+
+class Target(Document):
+    """What an artifact is built for. A field that is absent does not matter.
+
+    Attributes:
+        isa: instruction-set features the device must have, as ``/proc/cpuinfo`` spells
+            them. ``"avx512_vnni|avx_vnni"`` asks for one of the two.
+    """
+
+    name: Slug
+    arch: Arch
+    isa: tuple[ShortText, ...] = ()
+    gpu_sm: ShortText | None = None
+    module: ShortText | None = None
+    tensorrt: ShortText | None = None
+    cuda: ShortText | None = None
+    l4t: ShortText | None = None
+
+
+class Profile(Document):
+    """What a device is, detected by itself."""
+
+    arch: Arch
+    isa: tuple[ShortText, ...] = ()
+    cpu_model: ShortText = ""
+    cores: Count = 0
+    memory_bytes: Count = 0
+    runtimes: dict[Slug, ShortText] = Field(default_factory=dict)
+    gpu_sm: ShortText | None = None
+    module: ShortText | None = None
+    tensorrt: ShortText | None = None
+    cuda: ShortText | None = None
+    l4t: ShortText | None = None
+    stoker: ShortText = ""
+    labels: dict[Slug, ShortText] = Field(default_factory=dict)
+
+
+def why_incompatible(target: Target, kind: ArtifactKind, profile: Profile) -> str | None:
+    """Say why an artifact of ``kind`` for ``target`` can not run on a device, or None if it can."""
+    if target.arch != profile.arch:
+        return f"target {target.name} needs {target.arch}, this device is {profile.arch}"
+    for wanted in target.isa:
+        if not set(wanted.split("|")) & set(profile.isa):
+            return f"target {target.name} needs {wanted}, this processor does not have it"
+    for field in ("gpu_sm", "module", "tensorrt", "cuda", "l4t"):
+        needed, present = getattr(target, field), getattr(profile, field) or "none"
+        if needed not in (None, present):
+            return f"target {target.name} needs {field} {needed}, this device has {present}"
+    runtime = RUNTIME_OF_KIND[kind]
+    if runtime not in profile.runtimes:
+        return f"{kind} needs {runtime}, which is not installed on this device"
+    return None
