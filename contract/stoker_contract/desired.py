@@ -4,11 +4,14 @@ It is the ``stoker`` member of the director's signed TUF ``Targets`` metadata; i
 that metadata's version.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
+from typing_extensions import Self
 
+from stoker_contract.codes import ReasonCode
 from stoker_contract.document import Document
+from stoker_contract.errors import ContractError
 from stoker_contract.names import (
     Count,
     DeploymentId,
@@ -21,6 +24,9 @@ from stoker_contract.names import (
     Slug,
     TargetPath,
 )
+
+MEMBER: Final = "stoker"
+"""The name of the member of the signed metadata."""
 
 
 class FileRef(Document):
@@ -112,3 +118,40 @@ class Desired(Document):
     issued: ShortText
     slots: dict[Slug, SlotDesired] = Field(max_length=16)
     policy: Policy = Policy()
+
+    def to_member(self) -> str:
+        """The value of the signed member: a string, not an object.
+
+        TUF signs OLPC canonical JSON, which has no floating-point numbers. As a string the
+        document is signed byte for byte.
+        """
+        return self.encode().decode()
+
+    @classmethod
+    def from_member(cls, value: object) -> Self:
+        """Read the value of the signed member.
+
+        Raises:
+            ContractError: it is not such a document.
+        """
+        if not isinstance(value, str):
+            detail = f"the signed member {MEMBER!r} has to be a string that holds the document"
+            raise ContractError(ReasonCode.MALFORMED, detail)
+        return cls.parse(value.encode("utf-8", "surrogatepass"))
+
+    def files(self) -> dict[str, FileRef]:
+        """Every file the document names, by path.
+
+        Raises:
+            ContractError: one path is named with two digests or lengths.
+        """
+        files: dict[str, FileRef] = {}
+        for slot in self.slots.values():
+            refs = [slot.manifest]
+            for choice in slot.choices:
+                refs += (choice.artifact, choice.golden)
+            for ref in refs:
+                if files.setdefault(ref.path, ref) != ref:
+                    detail = f"{ref.path} is named with two digests"
+                    raise ContractError(ReasonCode.MALFORMED, detail)
+        return files
