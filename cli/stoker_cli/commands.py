@@ -1,0 +1,63 @@
+"""The commands of ``stoker``, as data: nothing here imports what a command needs."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One word after ``stoker``.
+
+    Attributes:
+        module: where its ``app`` (a ``typer.Typer``) is, imported when it is invoked.
+        group: it has commands of its own.
+        extra: the extra of the distribution that it needs beyond the default installation.
+    """
+
+    name: str
+    summary: str
+    module: str
+    group: bool = True
+    extra: str | None = None
+
+
+COMMANDS: Final = (
+    Command(
+        "build",
+        "Make a release from a PyTorch or ONNX model: quantise, gate, measure, select.",
+        "stoker_cli.build",
+        group=False,
+        extra="builder",
+    ),
+    Command("key", "Make and show the signing keys.", "stoker_cli.key", extra="fleet"),
+    Command(
+        "pki",
+        "Make certificates for devices, broker and controller.",
+        "stoker_cli.pki",
+        extra="fleet",
+    ),
+    Command(
+        "publish",
+        "Sign a release into the image repository.",
+        "stoker_cli.publish",
+        group=False,
+        extra="fleet",
+    ),
+    Command(
+        "repository",
+        "Look at an image repository, or serve it.",
+        "stoker_cli.repository",
+        extra="fleet",
+    ),
+    Command("rollout", "Roll a release out and watch it.", "stoker_cli.rollout", extra="fleet"),
+    Command("device", "Show devices and their latency.", "stoker_cli.device", extra="fleet"),
+    Command("fleet", "Run the controller; show the fleet.", "stoker_cli.fleet", extra="fleet"),
+    Command("broker", "Run an MQTT broker for development.", "stoker_cli.broker"),
+    Command(
+        "demo",
+        "Show the whole of stoker on this machine, measured.",
+        "stoker_cli.demo",
+        group=False,
+        extra="examples",
+    ),
+)
