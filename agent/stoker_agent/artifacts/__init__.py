@@ -1,0 +1,1 @@
+"""Files of releases: fetched, verified, published into the store."""

@@ -1,0 +1,1 @@
+"""Decides. No I/O, no clock, no logging: time and randomness come in as arguments."""

@@ -1,0 +1,1 @@
+"""What the agent remembers: the journal, the blob store and the slot files."""

@@ -1,0 +1,288 @@
+"""What the agent knows after a power cut: deployments, floors, bad digests, epoch, outbox.
+
+One transaction per step: the floors go up together with the intent they came with, and the
+final status enters the outbox together with the end of the deployment.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from stoker_agent.core.ports import OutboxEntry
+from stoker_agent.core.record import Intent, Progress, Record
+from stoker_agent.state.database import Database
+from stoker_contract.codes import ReasonCode
+
+MessageKind = Literal["final", "status", "telemetry"]
+RequestKind = Literal["rollback", "report"]
+
+# Finals are never dropped; there is at most one per generation.
+OUTBOX_LIMITS: Final[Mapping[str, int]] = {"status": 2000, "telemetry": 1440}
+MAX_BAD_DIGESTS: Final = 64
+MAX_REFUSED: Final = 64
+MAX_HISTORY: Final = 32
+MAX_INTENT_BYTES: Final = 16 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something to be sent, in the same transaction as the change it tells of."""
+
+    topic: str
+    payload: bytes
+    kind: MessageKind = "status"
+
+
+class Journal:
+    """The durable memory of the agent; implements ``Outbox`` and ``Floors``."""
+
+    def __init__(self, path: Path, *, first_epoch: int = 1) -> None:
+        self._db = Database(path)
+        self._first_epoch = first_epoch
+        self._seq = 0
+        self._seq_lock = threading.Lock()
+
+    @property
+    def set_aside(self) -> Path | None:
+        """Where a torn file was moved to when this one was opened; None if it was sound."""
+        return self._db.set_aside
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # Order of messages
+
+    def begin_epoch(self) -> int:
+        """Raise the epoch, durably. Once per start, before CONNECT."""
+        epoch = max(self.epoch() + 1, self._first_epoch)
+        self._set_meta("epoch", epoch)
+        return epoch
+
+    def epoch(self) -> int:
+        """The epoch of this start."""
+        return self._meta("epoch")
+
+    def next_seq(self) -> int:
+        """The next number of a message in this epoch."""
+        with self._seq_lock:
+            self._seq += 1
+            return self._seq
+
+    # Floors
+
+    def generation(self) -> tuple[int, str]:
+        """The accepted generation, and the SHA-256 of exactly its bytes; ``(0, "")`` at first."""
+        rows = self._db.rows("SELECT generation, sha256 FROM accepted")
+        return (int(rows[0][0]), str(rows[0][1])) if rows else (0, "")
+
+    def floor(self, name: str) -> int:
+        """A floor by name, 0 when it was never raised."""
+        rows = self._db.rows("SELECT value FROM floors WHERE name = ?", name)
+        return int(rows[0][0]) if rows else 0
+
+    def floors(self) -> dict[str, int]:
+        """All floors."""
+        return {str(name): int(value) for name, value in self._db.rows("SELECT * FROM floors")}
+
+    def raise_floors(self, floors: Mapping[str, int]) -> None:
+        """Raise floors, durably; one that is lower than what is known changes nothing."""
+        with self._db.change() as connection:
+            _raise_floors(connection, floors)
+
+    # Outbox
+
+    def enqueue(self, topic: str, payload: bytes, kind: MessageKind = "telemetry") -> None:
+        """Keep a message until the broker has it; the oldest of a full kind is dropped."""
+        with self._db.change() as connection:
+            _enqueue(connection, [Message(topic, payload, kind)])
+
+    def pending(self, limit: int) -> Sequence[OutboxEntry]:
+        """The oldest messages that were not acknowledged yet."""
+        rows = self._db.rows("SELECT id, topic, payload FROM outbox ORDER BY id LIMIT ?", limit)
+        return [OutboxEntry(int(row[0]), str(row[1]), bytes(row[2])) for row in rows]
+
+    def delivered(self, entry_id: int) -> None:
+        """Forget a message: the broker has acknowledged it."""
+        with self._db.change() as connection:
+            connection.execute("DELETE FROM outbox WHERE id = ?", (entry_id,))
+
+    def depth(self) -> int:
+        """How many messages wait."""
+        return int(self._db.rows("SELECT count(*) FROM outbox")[0][0])
+
+    # Deployments
+
+    def accept(
+        self, record: Record, floors: Mapping[str, int], messages: Iterable[Message] = ()
+    ) -> None:
+        """Make an intent and everything that was learnt on the way to it durable."""
+        with self._db.change() as connection:
+            _raise_floors(connection, floors)
+            connection.execute(
+                "INSERT INTO accepted VALUES (1, ?, ?) ON CONFLICT (only) DO UPDATE"
+                " SET generation = excluded.generation, sha256 = excluded.sha256",
+                (record.generation, record.intent.payload_sha256),
+            )
+            connection.execute(
+                "INSERT INTO deployments VALUES (?, ?, ?, 0, ?, ?)",
+                (
+                    record.generation,
+                    record.deployment_id,
+                    record.progress.phase,
+                    record.intent.encode(),
+                    record.progress.encode(),
+                ),
+            )
+            connection.execute(
+                "DELETE FROM deployments WHERE finished AND generation NOT IN"
+                " (SELECT generation FROM deployments ORDER BY generation DESC LIMIT ?)",
+                (MAX_HISTORY,),
+            )
+            _enqueue(connection, messages)
+
+    def record(self, record: Record, messages: Iterable[Message] = ()) -> None:
+        """Make a step of a deployment durable; call it before the step's effects."""
+        with self._db.change() as connection:
+            _update(connection, record, finished=False)
+            _enqueue(connection, messages)
+
+    def finish(
+        self, record: Record, final: Message, bad: Mapping[str, ReasonCode] | None = None
+    ) -> None:
+        """End a deployment: its outcome, its bad digests and its final status, or none of them."""
+        with self._db.change() as connection:
+            _update(connection, record, finished=True)
+            for digest, code in (bad or {}).items():
+                _remember_bad(connection, digest, code)
+            _enqueue(connection, [final])
+
+    def unfinished(self) -> tuple[Record, ...]:
+        """Deployments that have no outcome yet, oldest first: at most the running and the next."""
+        return self._records("WHERE NOT finished ORDER BY generation")
+
+    def history(self, limit: int = MAX_HISTORY) -> tuple[Record, ...]:
+        """The last deployments, newest first."""
+        return self._records("ORDER BY generation DESC LIMIT ?", limit)
+
+    def refuse(self, payload_sha256: str, final: Message | None) -> None:
+        """Remember that a document was refused for good, and say so once."""
+        with self._db.change() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO refused"
+                " SELECT ?, coalesce(max(sequence), 0) + 1 FROM refused",
+                (payload_sha256,),
+            )
+            connection.execute(
+                "DELETE FROM refused WHERE sequence <= (SELECT max(sequence) FROM refused) - ?",
+                (MAX_REFUSED,),
+            )
+            _enqueue(connection, [final] if final else [])
+
+    def was_refused(self, payload_sha256: str) -> bool:
+        """Whether exactly these bytes were refused for good before."""
+        return bool(self._db.rows("SELECT 1 FROM refused WHERE sha256 = ?", payload_sha256))
+
+    # Bad digests
+
+    def bad_digests(self) -> dict[str, ReasonCode]:
+        """Artifacts that failed here and are never started again without force."""
+        rows = self._db.rows("SELECT digest, code FROM bad_digests ORDER BY sequence")
+        return {str(digest): ReasonCode(code) for digest, code in rows}
+
+    def bless(self, digest: str) -> None:
+        """Forget that an artifact was bad: it has proved itself."""
+        with self._db.change() as connection:
+            connection.execute("DELETE FROM bad_digests WHERE digest = ?", (digest,))
+
+    # Local wishes
+
+    def held(self) -> bool:
+        """Whether a person on the device stopped all updates."""
+        return bool(self._meta("held"))
+
+    def set_held(self, *, held: bool) -> None:
+        """Stop all updates, or allow them again."""
+        self._set_meta("held", int(held))
+
+    def request(self, kind: RequestKind) -> None:
+        """Ask the running agent for something, from another process."""
+        with self._db.change() as connection:
+            connection.execute("INSERT INTO requests (kind) VALUES (?)", (kind,))
+
+    def take_requests(self) -> tuple[str, ...]:
+        """What was asked for since the last call."""
+        if not self._db.rows("SELECT 1 FROM requests LIMIT 1"):
+            return ()
+        with self._db.change() as connection:
+            rows = connection.execute("SELECT kind FROM requests ORDER BY id").fetchall()
+            connection.execute("DELETE FROM requests")
+        return tuple(str(row[0]) for row in rows)
+
+    def _records(self, clause: str, *values: object) -> tuple[Record, ...]:
+        rows = self._db.rows(f"SELECT intent, progress FROM deployments {clause}", *values)  # noqa: S608 - constant clauses
+        return tuple(
+            Record(
+                intent=Intent.parse(intent, max_bytes=MAX_INTENT_BYTES),
+                progress=Progress.parse(progress, max_bytes=MAX_INTENT_BYTES),
+            )
+            for intent, progress in rows
+        )
+
+    def _meta(self, key: str) -> int:
+        rows = self._db.rows("SELECT value FROM meta WHERE key = ?", key)
+        return int(rows[0][0]) if rows else 0
+
+    def _set_meta(self, key: str, value: int) -> None:
+        with self._db.change() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def _update(connection: sqlite3.Connection, record: Record, *, finished: bool) -> None:
+    changed = connection.execute(
+        "UPDATE deployments SET phase = ?, progress = ?, finished = ?"
+        " WHERE generation = ? AND NOT finished",
+        (record.progress.phase, record.progress.encode(), int(finished), record.generation),
+    ).rowcount
+    if changed != 1:
+        # An end happens once: whoever comes second must not send a second final status.
+        msg = f"generation {record.generation} is not running"
+        raise ValueError(msg)
+
+
+def _raise_floors(connection: sqlite3.Connection, floors: Mapping[str, int]) -> None:
+    connection.executemany(
+        "INSERT INTO floors VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+        floors.items(),
+    )
+
+
+def _remember_bad(connection: sqlite3.Connection, digest: str, code: ReasonCode) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO bad_digests"
+        " SELECT ?, ?, coalesce(max(sequence), 0) + 1 FROM bad_digests",
+        (digest, code),
+    )
+    connection.execute(
+        "DELETE FROM bad_digests WHERE sequence <= (SELECT max(sequence) FROM bad_digests) - ?",
+        (MAX_BAD_DIGESTS,),
+    )
+
+
+def _enqueue(connection: sqlite3.Connection, messages: Iterable[Message]) -> None:
+    for message in messages:
+        connection.execute(
+            "INSERT INTO outbox (kind, topic, payload) VALUES (?, ?, ?)",
+            (message.kind, message.topic, message.payload),
+        )
+        limit = OUTBOX_LIMITS.get(message.kind)
+        if limit is not None:
+            connection.execute(
+                "DELETE FROM outbox WHERE kind = ? AND id IN (SELECT id FROM outbox WHERE"
+                " kind = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
+                (message.kind, message.kind, limit),
+            )
