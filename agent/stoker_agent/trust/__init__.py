@@ -1,0 +1,1 @@
+"""What may run: both roots are asked, and floors that never go down."""
