@@ -1,0 +1,1 @@
+"""What tests share: fakes that implement our Protocols, real processes, waiting."""

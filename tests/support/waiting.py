@@ -1,0 +1,20 @@
+"""Waiting for a condition, with a deadline; never for a time."""
+
+import time
+from collections.abc import Callable
+
+POLL_S = 0.01
+
+
+def wait_until(predicate: Callable[[], object], timeout_s: float = 10.0, what: str = "") -> None:
+    """Return once ``predicate`` holds.
+
+    Raises:
+        AssertionError: it does not hold when the time is up.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while not predicate():
+        if time.monotonic() >= deadline_s:
+            msg = f"not within {timeout_s:g} s: {what or predicate}"
+            raise AssertionError(msg)
+        time.sleep(POLL_S)
