@@ -42,7 +42,7 @@ class Progress(Document):
     """How far a deployment is; rewritten at every transition.
 
     Attributes:
-        attempt: how often it was started again after a crash or a lost server.
+        attempt: 1 at first, one more each time it goes back to STAGED after an interruption.
         probation_restarts: unclean restarts while the new engine was on probation.
         writes: transitions recorded since the last attempt began.
         code: why it failed, once it has.
@@ -50,7 +50,7 @@ class Progress(Document):
     """
 
     phase: Phase = Phase.ACCEPTED
-    attempt: Count = 0
+    attempt: Count = 1
     probation_restarts: Count = 0
     writes: Count = 0
     plans: tuple[SlotPlan, ...] = ()

@@ -1,0 +1,142 @@
+"""Builds what the agent says about itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stoker_agent.core.record import Progress, Record
+from stoker_contract.codes import ReasonCode
+from stoker_contract.control import ServerStatus, SlotStatus
+from stoker_contract.engine import SlotFile
+from stoker_contract.reported import Capacity, Reported, ReportedSlot
+from stoker_contract.status import Measured, Phase, StatusEvent
+from stoker_contract.target import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Who says something, in which order, and when."""
+
+    device: str
+    fleet: str
+    epoch: int
+    seq: int
+    time: str
+    time_trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The machine at this moment."""
+
+    profile: Profile
+    disk: Capacity
+    memory: Capacity
+
+
+def status_event(record: Record, stamp: Stamp, *, phase: Phase | None = None) -> StatusEvent:
+    """The event that tells where a deployment is; final once it has an outcome.
+
+    Args:
+        record: the deployment, already moved on.
+        stamp: who and when.
+        phase: where it was when it ended, for a final event.
+    """
+    progress = record.progress
+    slots = list(record.intent.desired.slots)
+    return StatusEvent(
+        device=stamp.device,
+        deployment_id=record.deployment_id,
+        generation=record.generation,
+        attempt=progress.attempt,
+        epoch=stamp.epoch,
+        seq=stamp.seq,
+        slot=slots[0] if len(slots) == 1 else None,
+        phase=phase or progress.phase,
+        final=progress.outcome is not None,
+        outcome=progress.outcome,
+        code=progress.code,
+        stack=progress.stack,
+        detail=progress.detail,
+        time=stamp.time,
+        time_trusted=stamp.time_trusted,
+        measured=progress.measured,
+    )
+
+
+def with_cause(progress: Progress, component: str, code: ReasonCode, detail: str) -> Progress:
+    """Note why a deployment failed. The first cause stays: what follows is its consequence."""
+    if progress.code is not None:
+        return progress
+    stack = (str(progress.phase), component, str(code))
+    return progress.model_copy(update={"code": code, "detail": detail[:1024], "stack": stack})
+
+
+def with_measured(progress: Progress, **figures: float | str | None) -> Progress:
+    """Add figures that were measured."""
+    values = progress.measured.model_dump() | figures
+    return progress.model_copy(update={"measured": Measured(**values)})
+
+
+def reported(  # noqa: PLR0913 - one argument for each part of the document
+    stamp: Stamp,
+    figures: Figures,
+    *,
+    generation: int,
+    running: Record | None,
+    last: Record | None,
+    slots: Mapping[str, SlotFile],
+    server: ServerStatus | None,
+    bad_digests: tuple[str, ...],
+    held: bool,
+    outbox_depth: int,
+) -> Reported:
+    """The full actual state of the device."""
+    record = running or last
+    names = sorted({*slots, *(server.slots if server else {})})
+    return Reported(
+        device=stamp.device,
+        fleet=stamp.fleet,
+        epoch=stamp.epoch,
+        seq=stamp.seq,
+        observed_generation=generation,
+        deployment_id=record.deployment_id if record else None,
+        phase=running.progress.phase if running else Phase.IDLE,
+        slots={
+            name: _slot(slots.get(name), server.slots.get(name) if server else None, server)
+            for name in names
+        },
+        bad_digests=bad_digests,
+        held=held,
+        profile=figures.profile,
+        disk=figures.disk,
+        memory=figures.memory,
+        time=stamp.time,
+        time_trusted=stamp.time_trusted,
+        outbox_depth=outbox_depth,
+    )
+
+
+def _slot(
+    file: SlotFile | None, status: SlotStatus | None, server: ServerStatus | None
+) -> ReportedSlot:
+    previous = file.previous if file else None
+    if status is None:
+        # Only a worker can say what is active; without one the slot file is only an intention.
+        return ReportedSlot(
+            previous=previous.digest if previous else None,
+            previous_release=previous.release if previous else None,
+            degraded=True,
+            reason=ReasonCode.NO_ENGINE if server else ReasonCode.SERVER_UNAVAILABLE,
+            detail="" if server else "the inference server does not answer",
+        )
+    return ReportedSlot(
+        active=status.active.digest if status.active else None,
+        release=status.active.release if status.active else None,
+        previous=previous.digest if previous else None,
+        previous_release=previous.release if previous else None,
+        staged=status.candidate.digest if status.candidate else None,
+        ready=status.ready,
+        degraded=status.degraded,
+        reason=status.reason,
+        detail=status.detail,
+    )
