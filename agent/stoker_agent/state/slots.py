@@ -1,0 +1,52 @@
+"""``slots/<slot>.json``: the only truth of what serves after a boot."""
+
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from stoker_agent.state import durable
+from stoker_contract.engine import SlotFile
+from stoker_contract.errors import ContractError
+
+log: Final = structlog.get_logger("stoker.slots")
+
+
+class SlotFiles:
+    """The slot files of a device. The server reads them, only the agent writes them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        durable.make_directory(directory)
+
+    def read(self, slot: str) -> SlotFile | None:
+        """One slot, or None when nothing was committed to it (or it can not be read)."""
+        path = self._path(slot)
+        try:
+            return SlotFile.parse(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ContractError as error:
+            # Not a reason to stop: the next commit replaces it whole.
+            log.error("slot.unreadable", path=str(path), code=error.code, detail=error.detail)  # noqa: TRY400 - the trace says nothing more
+            return None
+
+    def read_all(self) -> dict[str, SlotFile]:
+        """Every slot by name."""
+        names = sorted(path.stem for path in self._directory.glob("[a-z0-9]*.json"))
+        found = {name: self.read(name) for name in names}
+        return {name: file for name, file in found.items() if file is not None}
+
+    def replace(self, file: SlotFile) -> None:
+        """Make a slot file durable; one that is the same already is left alone."""
+        data = file.encode()
+        path = self._path(file.slot)
+        if not path.exists() or path.read_bytes() != data:
+            durable.replace(path, data)
+
+    def remove(self, slot: str) -> None:
+        """Forget a slot: nothing serves it after the next boot."""
+        durable.remove(self._path(slot))
+
+    def _path(self, slot: str) -> Path:
+        return self._directory / f"{slot}.json"
