@@ -1,0 +1,186 @@
+"""The fusion audit: what did the graph optimiser really make of a quantised graph?
+
+A quantised file is only faster where the optimiser replaced "dequantise, multiply, quantise"
+by an integer kernel, and it says nothing where it did not. So the optimised graph is written
+out, and the multiply-accumulates that stayed in floating point are counted.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import onnx
+
+from stoker_builder.sessions import Session
+from stoker_builder.source import Inputs
+from stoker_contract.manifest import Fusion
+
+MIN_QUANTISED_SHARE: Final = 0.9
+_MAX_NAMES: Final = 256
+
+# operator -> position of its weight, and whether it computes in integers
+_WEIGHT_POSITION: Final[Mapping[str, tuple[int, bool]]] = {
+    "Conv": (1, False),
+    "FusedConv": (1, False),
+    "ConvTranspose": (1, False),
+    "Gemm": (1, False),
+    "FusedGemm": (1, False),
+    "MatMul": (1, False),
+    "FusedMatMul": (1, False),
+    "QLinearConv": (3, True),
+    "QGemm": (3, True),
+    "QLinearMatMul": (3, True),
+    "ConvInteger": (1, True),
+    "MatMulInteger": (1, True),
+    "MatMulIntegerToFloat": (1, True),
+    "DynamicQuantizeMatMul": (1, True),
+}
+_GEMMS: Final = frozenset({"Gemm", "FusedGemm", "QGemm"})
+_KERNEL_EVENT: Final = "_kernel_time"
+_CONVOLUTIONS: Final = frozenset(
+    {"Conv", "FusedConv", "ConvTranspose", "QLinearConv", "ConvInteger"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatNode:
+    """A node that multiplies in floating point."""
+
+    name: str
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What was counted in one optimised graph.
+
+    Attributes:
+        uncounted: nodes whose shapes are not known; they count as floating point.
+    """
+
+    quantised_macs: int
+    float_nodes: tuple[FloatNode, ...]
+    uncounted: tuple[str, ...]
+    transposes: int
+
+    @property
+    def float_macs(self) -> int:
+        """Multiply-accumulates that stayed in floating point."""
+        return sum(node.macs for node in self.float_nodes)
+
+    @property
+    def share(self) -> float:
+        """Quantised share of all multiply-accumulates, 0 when there are none."""
+        total = self.quantised_macs + self.float_macs
+        return self.quantised_macs / total if total else 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file is what it claims to be."""
+        return self.share >= MIN_QUANTISED_SHARE and not self.uncounted
+
+    def fusion(self, before: "Audit | None" = None) -> Fusion:
+        """As the manifest writes it; ``before`` is the audit of the FP32 file."""
+        names = [node.name for node in self.float_nodes] + list(self.uncounted)
+        return Fusion(
+            quantised_mac_share=self.share,
+            float_ops=tuple(name[:256] for name in names[:_MAX_NAMES]),
+            transposes_added=max(0, self.transposes - (before.transposes if before else 0)),
+        )
+
+
+def audit(path: Path, inputs: Inputs, scratch: Path) -> Audit:
+    """Optimise a file as the device will, run one sample, and count.
+
+    Raises:
+        BuildError: ``UNSUPPORTED_OP``, when it can not be loaded; ``DATA_MISMATCH``, when
+            it does not take the sample.
+    """
+    optimised = scratch / f"{path.stem}.optimised.onnx"
+    session = Session(path, optimised_path=optimised, profile_prefix=scratch / path.stem)
+    session.run(inputs)
+    profile = session.end_profile()
+    return count(onnx.load(optimised), kernels_of(profile.read_bytes()))
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The shapes one kernel was run with."""
+
+    inputs: tuple[tuple[int, ...], ...]
+    output: tuple[int, ...]
+
+
+def kernels_of(profile: bytes) -> dict[str, Kernel]:
+    """Read a profile of ONNX Runtime: node name to the shapes that it ran with."""
+    kernels = {}
+    for event in json.loads(profile):
+        name = event.get("name", "")
+        if not name.endswith(_KERNEL_EVENT):
+            continue
+        arguments = event["args"]
+        outputs = _listed(arguments.get("output_type_shape", []))
+        if outputs:
+            inputs = _listed(arguments.get("input_type_shape", []))
+            kernels[name.removesuffix(_KERNEL_EVENT)] = Kernel(inputs, outputs[0])
+    return kernels
+
+
+def _listed(shapes: list[dict[str, list[int]]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(shape) for entry in shapes for shape in entry.values())
+
+
+def count(model: onnx.ModelProto, kernels: Mapping[str, Kernel]) -> Audit:
+    """Count the multiply-accumulates of an optimised graph."""
+    held = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    quantised = 0
+    floating: list[FloatNode] = []
+    uncounted: list[str] = []
+    for node in model.graph.node:
+        position, is_integer = _WEIGHT_POSITION.get(node.op_type, (None, False))
+        if position is None:
+            continue
+        kernel = kernels.get(node.name)
+        macs = _macs(node.op_type, kernel, _weight(node, position, kernel, held))
+        name = f"{node.op_type} {node.name or node.output[0]}"
+        if macs is None:
+            uncounted.append(name)
+        elif is_integer:
+            quantised += macs
+        else:
+            floating.append(FloatNode(name, macs))
+    floating.sort(key=lambda node: -node.macs)
+    transposes = sum(node.op_type == "Transpose" for node in model.graph.node)
+    return Audit(quantised, tuple(floating), tuple(uncounted), transposes)
+
+
+def _weight(
+    node: onnx.NodeProto,
+    position: int,
+    kernel: Kernel | None,
+    held: Mapping[str, tuple[int, ...]],
+) -> tuple[int, ...] | None:
+    # a constant weight may be repacked and then is missing from the profile; one that is
+    # computed is missing from the file
+    name = node.input[position]
+    if name in held:
+        return held[name]
+    if kernel is not None and len(kernel.inputs) > position:
+        return kernel.inputs[position]
+    return None
+
+
+def _macs(op_type: str, kernel: Kernel | None, weight: tuple[int, ...] | None) -> int | None:
+    if kernel is None or not weight:
+        return None
+    outputs = math.prod(kernel.output)
+    if op_type == "ConvTranspose":
+        return math.prod(kernel.inputs[0]) * math.prod(weight[1:])
+    if op_type in _CONVOLUTIONS:
+        return outputs * math.prod(weight[1:])
+    if op_type in _GEMMS:
+        return outputs * (math.prod(weight) // max(kernel.output[-1], 1))
+    return outputs * (weight[-2] if len(weight) > 1 else weight[0])

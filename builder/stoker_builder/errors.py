@@ -1,0 +1,45 @@
+"""Why a build stopped: a code, what was found, and what to do about it."""
+
+from enum import StrEnum
+
+
+class BuildCode(StrEnum):
+    """What stopped a build. Values go into reports and scripts: never rename one."""
+
+    MODEL_MISSING = "MODEL_MISSING"
+    MODEL_FORMAT = "MODEL_FORMAT"
+    UNSAFE_FORMAT = "UNSAFE_FORMAT"
+    EXTERNAL_DATA = "EXTERNAL_DATA"
+    UNSUPPORTED_OP = "UNSUPPORTED_OP"
+    FACTORY = "FACTORY"
+    WEIGHTS = "WEIGHTS"
+    EXPORT = "EXPORT"
+    EXPORT_DIFFERS = "EXPORT_DIFFERS"
+    DATA_ENTRY = "DATA_ENTRY"
+    DATA_EMPTY = "DATA_EMPTY"
+    DATA_MISMATCH = "DATA_MISMATCH"
+    LABEL_RANGE = "LABEL_RANGE"
+    CALIBRATION_OVERLAP = "CALIBRATION_OVERLAP"
+    NOT_FINITE = "NOT_FINITE"
+    UNKNOWN_TARGET = "UNKNOWN_TARGET"
+    BAD_REQUEST = "BAD_REQUEST"
+    QUANTISE = "QUANTISE"
+    MEASURE = "MEASURE"
+    OUTPUT_EXISTS = "OUTPUT_EXISTS"
+    OUTPUT_WRITE = "OUTPUT_WRITE"
+
+
+class BuildError(Exception):
+    """A build could not go on, for a reason that whoever started it can act on.
+
+    Attributes:
+        code: what kind of reason.
+        detail: what was found, and where.
+        hint: what to do next.
+    """
+
+    def __init__(self, code: BuildCode, detail: str, hint: str = "") -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.hint = hint
