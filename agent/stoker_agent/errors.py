@@ -11,12 +11,14 @@ class AgentError(Exception):
     Attributes:
         code: why, for machines.
         detail: what happened and what to do, for people; at most 1 KiB.
+        slot: the slot it is about, if it is about one.
     """
 
-    def __init__(self, code: ReasonCode, detail: str) -> None:
+    def __init__(self, code: ReasonCode, detail: str, *, slot: str | None = None) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail[:MAX_DETAIL_CHARACTERS]
+        self.slot = slot
 
 
 class TrustError(AgentError):

@@ -47,6 +47,7 @@ class Progress(Document):
         writes: transitions recorded since the last attempt began.
         code: why it failed, once it has.
         stack: the same as phase > component > element > code.
+        slot: the slot it failed in, if it was one.
     """
 
     phase: Phase = Phase.ACCEPTED
@@ -57,6 +58,7 @@ class Progress(Document):
     code: ReasonCode | None = None
     detail: Detail = ""
     stack: tuple[ShortText, ...] = ()
+    slot: Slug | None = None
     outcome: Outcome | None = None
     measured: Measured = Measured()
 

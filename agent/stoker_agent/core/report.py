@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stoker_agent.core.record import Progress, Record
+from stoker_agent.errors import MAX_DETAIL_CHARACTERS
 from stoker_contract.codes import ReasonCode
 from stoker_contract.control import ServerStatus, SlotStatus
 from stoker_contract.engine import SlotFile
@@ -63,12 +64,35 @@ def status_event(record: Record, stamp: Stamp, *, phase: Phase | None = None) ->
     )
 
 
-def with_cause(progress: Progress, component: str, code: ReasonCode, detail: str) -> Progress:
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a deployment failed: where, what, and a sentence for people."""
+
+    phase: Phase
+    component: str
+    code: ReasonCode
+    detail: str
+    slot: str | None = None
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """Phase > component > element > code."""
+        element = () if self.slot is None else (self.slot,)
+        return (str(self.phase), self.component, *element, str(self.code))
+
+
+def with_cause(progress: Progress, cause: Cause) -> Progress:
     """Note why a deployment failed. The first cause stays: what follows is its consequence."""
     if progress.code is not None:
         return progress
-    stack = (str(progress.phase), component, str(code))
-    return progress.model_copy(update={"code": code, "detail": detail[:1024], "stack": stack})
+    return progress.model_copy(
+        update={
+            "code": cause.code,
+            "detail": cause.detail[:MAX_DETAIL_CHARACTERS],
+            "stack": cause.stack,
+            "slot": cause.slot,
+        }
+    )
 
 
 def with_measured(progress: Progress, **figures: float | str | None) -> Progress:

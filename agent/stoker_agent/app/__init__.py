@@ -1,0 +1,1 @@
+"""The shell around the core: runs effects, wires the parts, starts and stops the process."""

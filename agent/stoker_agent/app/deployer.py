@@ -1,0 +1,327 @@
+"""Drives deployments through the table: persist, then act, and exactly one final status each."""
+
+import asyncio
+import errno
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from stoker_agent.app.effects import Effects
+from stoker_agent.app.reporter import Reporter
+from stoker_agent.app.run import POLICY_PHASES, Run, Tuning
+from stoker_agent.clock import timestamp
+from stoker_agent.core.deployment import SUPERSEDABLE, TRANSITIONS, Effect, Event, advance
+from stoker_agent.core.ports import DesiredVerifier, VerifiedDesired
+from stoker_agent.core.record import Intent, Progress, Record
+from stoker_agent.core.report import Cause, with_cause
+from stoker_agent.errors import AgentError, TrustError
+from stoker_agent.state.journal import Journal
+from stoker_contract.codes import REASON_CLASS, Outcome, ReasonClass, ReasonCode
+from stoker_contract.status import Phase
+
+log: Final = structlog.get_logger("stoker.deployer")
+
+# What an artifact did by itself, on this device; a failure that may be the device's is not here.
+BAD_BEFORE_SWAP: Final = frozenset({ReasonCode.UNSAFE_MODEL, ReasonCode.GOLDEN_FAIL})
+
+
+@dataclass(slots=True)
+class Deployer:
+    """Owns the running deployment.
+
+    Attributes:
+        on_change: called after every durable change, so that the state is reported again.
+    """
+
+    journal: Journal
+    effects: Effects
+    verifier: DesiredVerifier
+    reporter: Reporter
+    tuning: Tuning
+    on_change: Callable[[], None]
+    rng: random.Random = field(default_factory=random.Random)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _fresh: set[int] = field(default_factory=set)
+    _unverified: bytes | None = None
+    _verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _run: Run | None = None
+    _rollback_wanted: bool = False
+
+    async def on_desired(self, payload: bytes) -> None:
+        """Take a desired state from the cloud; when this returns, it needs no second delivery."""
+        async with self._verifying:
+            self._unverified = None
+            digest = hashlib.sha256(payload).hexdigest()
+            if digest == self.journal.generation()[1] or self.journal.was_refused(digest):
+                log.info("desired.known", sha256=digest[:12])
+                self.on_change()
+                return
+            try:
+                verified = await self.verifier.verify(payload)
+            except TrustError as error:
+                self._refuse(error, digest, payload)
+            else:
+                self._accept(verified)
+
+    def pause(self, *, paused: bool) -> None:
+        """Begin nothing new, by the wish of the cloud."""
+        if paused:
+            self.effects.allowed.clear()
+        else:
+            self.effects.allowed.set()
+
+    def kick(self) -> None:
+        """Look again at what may interrupt the running deployment."""
+        self._wake.set()
+        if self._run is not None:
+            self._run.kick.set()
+
+    def want_rollback(self) -> None:
+        """Go back to the previous engine, by the wish of a person on the device."""
+        self._rollback_wanted = True
+        self.kick()
+
+    async def run(self) -> None:
+        """Work on deployments for ever, beginning with what a restart has left behind."""
+        if not self.journal.unfinished():
+            await self._tidy()
+        while True:
+            self._wake.clear()
+            unfinished = self.journal.unfinished()
+            if unfinished:
+                self._supersede_waiting(unfinished[1:-1])
+                await self._drive(unfinished[0])
+                await self.effects.collect_garbage()
+            elif self._rollback_wanted:
+                self._rollback_wanted = False
+                await self._roll_back_locally()
+            else:
+                await self._wake.wait()
+
+    async def retry_verification(self) -> None:
+        """Verify again what could not be verified yet, with growing pauses."""
+        failures = 0
+        while True:
+            ceiling_s = min(self.tuning.retry_cap_s, self.tuning.retry_base_s * 2**failures)
+            await asyncio.sleep(self.rng.uniform(ceiling_s / 2, ceiling_s))
+            payload = self._unverified
+            if payload is None:
+                failures = 0
+                continue
+            failures = min(failures + 1, 30)
+            await self.on_desired(payload)
+
+    def _refuse(self, error: TrustError, digest: str, payload: bytes) -> None:
+        log.warning("desired.refused", code=error.code, detail=error.detail, final=error.final)
+        if not error.final:
+            self._unverified = payload
+            return
+        final = None
+        if error.deployment_id is not None and error.generation is not None:
+            final = self.reporter.refusal(
+                error.deployment_id, error.generation, error.code, error.detail
+            )
+        self.journal.refuse(digest, final)
+        self.on_change()
+
+    def _accept(self, verified: VerifiedDesired) -> None:
+        intent = Intent(
+            generation=verified.generation,
+            payload_sha256=verified.payload_sha256,
+            desired=verified.desired,
+            manifests=dict(verified.manifests),
+            accepted=timestamp(self.reporter.clock.unix_s()),
+        )
+        progress, _ = advance(Progress(phase=Phase.IDLE), Event.DESIRED)
+        record = Record(intent=intent, progress=progress)
+        self.journal.accept(record, verified.floors, [self.reporter.message(record)])
+        log.info("desired.accepted", generation=record.generation, id=record.deployment_id)
+        self._fresh.add(record.generation)
+        self.on_change()
+        self.kick()
+
+    def _supersede_waiting(self, waiting: tuple[Record, ...]) -> None:
+        for record in waiting:
+            self._step(Run(record), Event.SUPERSEDED)
+
+    async def _drive(self, record: Record) -> None:
+        run = Run(record)
+        self._run = run
+        try:
+            if record.generation in self._fresh:
+                effects: tuple[Effect, ...] = (Effect.EVALUATE,)
+            else:
+                effects = self._step(run, Event.RESTARTED)
+            while run.record.progress.outcome is None:
+                event = await self._perform(run, effects)
+                effects = self._step(run, event)
+            if Effect.ABORT in effects:
+                await self.effects.perform(Effect.ABORT, run)
+        finally:
+            self._run = None
+
+    def _step(self, run: Run, event: Event) -> tuple[Effect, ...]:
+        """Move on, durably; what it led to has to be done next."""
+        before = run.phase
+        retry = run.record.intent.desired.policy.retry
+        progress, effects = advance(run.record.progress, event, max_attempts=retry.max_attempts)
+        if _gave_up(before, event, progress):
+            on_probation = before is Phase.PROBATION
+            code = ReasonCode.UNCLEAN_REBOOT if on_probation else ReasonCode.ATTEMPTS_EXHAUSTED
+            detail = f"{event} while {before}, in attempt {progress.attempt}"
+            progress = with_cause(progress, Cause(before, "agent", code, detail))
+        run.update(progress)
+        message = self.reporter.message(run.record, phase=before if progress.outcome else None)
+        if progress.outcome is None:
+            self.journal.record(run.record, [message])
+        else:
+            self.journal.finish(run.record, message, _bad_digests(progress))
+        log.info(
+            "deployment.step",
+            generation=run.record.generation,
+            before=before,
+            after=event,
+            phase=progress.phase,
+            attempt=progress.attempt,
+            outcome=progress.outcome,
+            code=progress.code,
+            detail=progress.detail,
+        )
+        self.on_change()
+        return effects
+
+    async def _perform(self, run: Run, effects: tuple[Effect, ...]) -> Event:
+        """Run effects until they end, are interrupted, or are too late."""
+        work = asyncio.create_task(self._work(run, effects), name=f"deployment.{run.phase}")
+        watch = asyncio.create_task(self._interruption(run), name="deployment.interruption")
+        tasks = {work, watch}
+        try:
+            done, _ = await asyncio.wait(
+                tasks, timeout=self._deadline_s(run), return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            work.cancel()
+            watch.cancel()
+            await asyncio.wait(tasks)
+        if work in done:
+            return work.result()
+        if watch in done:
+            return watch.result()
+        run.cause("agent", ReasonCode.PHASE_DEADLINE, f"{run.phase} took too long")
+        return Event.DEADLINE
+
+    async def _work(self, run: Run, effects: tuple[Effect, ...]) -> Event:
+        while True:
+            event = None
+            try:
+                for effect in effects:
+                    event = await self.effects.perform(effect, run)
+            except AgentError as error:
+                event = await self._failed(run, error)
+            except Exception as error:
+                # The boundary: a bug or a full disk fails one deployment, never the agent.
+                log.exception("deployment.error", phase=run.phase)
+                code = ReasonCode.DISK_SPACE if _disk_full(error) else ReasonCode.INTERNAL
+                event = await self._failed(run, AgentError(code, f"{run.phase}: {error!r}"))
+            if event is not None and (run.phase, event) in TRANSITIONS:
+                return event
+            log.warning("deployment.repeat", phase=run.phase, after=event)
+            await asyncio.sleep(self.tuning.poll_s)
+
+    async def _failed(self, run: Run, error: AgentError) -> Event:
+        if (run.phase, Event.SERVER_LOST) in TRANSITIONS and await self._server_lost(run, error):
+            return Event.SERVER_LOST
+        run.cause(type(error).__name__, error.code, error.detail, error.slot)
+        return Event.DEADLINE if error.code is ReasonCode.PHASE_DEADLINE else Event.FAILED
+
+    async def _server_lost(self, run: Run, error: AgentError) -> bool:
+        """Whether it failed only because the server that held the candidate is gone."""
+        if error.code is ReasonCode.SERVER_UNAVAILABLE:
+            return True
+        try:
+            status = await self.effects.engines.server.status()
+        except AgentError:
+            return True
+        return status.server_id != run.server_id
+
+    async def _interruption(self, run: Run) -> Event:
+        while True:
+            event = self._interrupting(run)
+            if event is not None:
+                return event
+            await run.kick.wait()
+            run.kick.clear()
+
+    def _interrupting(self, run: Run) -> Event | None:
+        phase = run.phase
+        newer = self.journal.generation()[0]
+        if phase in SUPERSEDABLE and newer > run.record.generation:
+            return Event.SUPERSEDED
+        if (phase, Event.CANCELED) not in TRANSITIONS:
+            return None
+        if self._rollback_wanted:
+            self._rollback_wanted = False
+            run.cause("local", ReasonCode.HELD, "rolled back by `stoker-agent rollback`")
+            return Event.CANCELED
+        if self.journal.held() and phase not in {Phase.ACCEPTED, Phase.PROBATION}:
+            run.cause("local", ReasonCode.HELD, "stopped by `stoker-agent hold`")
+            return Event.CANCELED
+        return None
+
+    def _deadline_s(self, run: Run) -> float | None:
+        if run.phase in POLICY_PHASES:
+            return run.record.intent.desired.policy.deadline_s
+        return self.tuning.deadlines_s.get(run.phase)
+
+    async def _tidy(self) -> None:
+        """Close candidates that a former life has left; if the server answers at all."""
+        engines = self.effects.engines
+        try:
+            status = await engines.server.status()
+            for slot in status.slots:
+                await engines.drop_candidate(slot, status)
+        except AgentError as error:
+            log.info("server.not_there_yet", reason=error.detail)
+        await self.effects.collect_garbage()
+
+    async def _roll_back_locally(self) -> None:
+        for slot, file in self.reporter.slots.read_all().items():
+            if file.previous is None:
+                log.warning("rollback.nothing_before", slot=slot)
+                continue
+            try:
+                await self.effects.engines.serve(slot, file.previous)
+            except AgentError as error:
+                log.error("rollback.failed", slot=slot, code=error.code, detail=error.detail)  # noqa: TRY400 - the trace says nothing more
+                continue
+            back = {"current": file.previous, "previous": file.current}
+            self.reporter.slots.replace(file.model_copy(update=back))
+            log.info("rollback.done", slot=slot, release=file.previous.release)
+        self.on_change()
+
+
+def _gave_up(before: Phase, event: Event, after: Progress) -> bool:
+    rolling_back = after.phase is Phase.ROLLING_BACK and before is not Phase.ROLLING_BACK
+    return event in {Event.RESTARTED, Event.SERVER_LOST} and (
+        after.outcome is not None or rolling_back
+    )
+
+
+def _bad_digests(progress: Progress) -> dict[str, ReasonCode]:
+    """Artifacts that are never to be started here again without force."""
+    code = progress.code
+    if code is None:
+        return {}
+    served = progress.outcome in {Outcome.ROLLED_BACK, Outcome.ROLLBACK_FAILED}
+    if not (served and REASON_CLASS[code] is ReasonClass.PERMANENT) and code not in BAD_BEFORE_SWAP:
+        return {}
+    plans = [plan for plan in progress.plans if progress.slot in {None, plan.slot}]
+    return {plan.spec.digest: code for plan in plans}
+
+
+def _disk_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
