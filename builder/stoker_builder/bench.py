@@ -1,0 +1,58 @@
+"""What a build has found out so far, and what it ends with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stoker_builder.audit import Audit
+from stoker_builder.data import DataSet
+from stoker_builder.evaluate import Answers
+from stoker_builder.machine import Machine
+from stoker_builder.request import BuildRequest
+from stoker_builder.rows import Row
+from stoker_builder.source import Inputs, SourceModel
+from stoker_builder.split import Split
+from stoker_builder.targets import TargetSpec
+from stoker_builder.timing import Timings
+from stoker_contract.manifest import Manifest
+
+
+@dataclass(slots=True)
+class Bench:
+    """Everything a build has found out so far.
+
+    Attributes:
+        files: the ONNX file of every candidate that could be made.
+        failures: why a candidate could not be made.
+        audits: what the optimiser made of each file.
+        answers: to the certification samples, with this machine's kernels.
+    """
+
+    request: BuildRequest
+    targets: tuple[TargetSpec, ...]
+    data: DataSet
+    example: Inputs
+    scratch: Path
+    machine: Machine
+    source: SourceModel
+    split: Split
+    classifies: bool
+    files: dict[str, Path] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    audits: dict[str, Audit] = field(default_factory=dict)
+    answers: dict[str, Answers] = field(default_factory=dict)
+    timings: Timings | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """A finished build."""
+
+    manifest: Manifest
+    rows: tuple[Row, ...]
+    timings: Timings
+    split: Split
+    machine: Machine
+    report: Mapping[str, object]
+    output: Path

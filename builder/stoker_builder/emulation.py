@@ -1,0 +1,98 @@
+"""What the kernels of a target that this machine does not have answer, as far as time allows."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.evaluate import Answers, collect, score
+from stoker_builder.golden import Arrays, GoldenSet
+from stoker_builder.isa import IsaRunner
+from stoker_builder.progress import Progress
+from stoker_builder.split import Part
+from stoker_builder.targets import TargetSpec
+from stoker_contract.manifest import Precision
+
+_SAME_MODEL = 0.01  # of the largest answer: FP32 in another order of sums stays far below
+
+
+@dataclass(slots=True)
+class Emulator:
+    """Runs files with the kernels of one target, within one budget of seconds.
+
+    Attributes:
+        left_s: what is left of the budget.
+    """
+
+    target: TargetSpec
+    left_s: float
+    progress: Progress
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why nothing can be run, or None."""
+        if self.left_s <= 0:
+            return "the emulation budget is used up"
+        return self._runner().unavailable
+
+    def golden(
+        self, path: Path, golden: GoldenSet, precision: Precision
+    ) -> tuple[GoldenSet, str | None]:
+        """Let the target's kernels answer the golden set, as much of it as there is time for.
+
+        Returns:
+            The set, expecting what those kernels answered; and whose kernels answered how
+            much, or None when nothing was.
+
+        Raises:
+            BuildError: ``MEASURE``, when FP32 is another model on that instruction set.
+        """
+        outputs, kernels = self._run(path, golden.inputs, "answer the golden set", len(golden))
+        if not outputs:
+            return golden, None
+        wider = golden.observed_elsewhere(outputs, precision)
+        if precision is Precision.FP32 and wider.spread > _SAME_MODEL * wider.largest:
+            detail = f"FP32 answers differ by {wider.spread:.3g} on {self.target.name}"
+            hint = "the model depends on rounding; it can not be shipped to that target"
+            raise BuildError(BuildCode.MEASURE, detail, hint)
+        return wider, f"{kernels} on {len(outputs)} golden samples"
+
+    def answers(
+        self, path: Path, part: Part, labels: Answers, *, classifies: bool
+    ) -> tuple[Answers, str] | None:
+        """Answer the first certification samples, as many as there is time for.
+
+        Args:
+            path: the candidate.
+            part: the certification samples.
+            labels: the reference's answers, which know the labels.
+            classifies: as for :func:`stoker_builder.evaluate.score`.
+
+        Returns:
+            The answers and whose kernels gave them; None when there was no time for any.
+        """
+        inputs = (part[position].inputs for position in range(len(part)))
+        outputs, kernels = self._run(path, inputs, f"answer with {path.stem}", len(part))
+        if not outputs:
+            return None
+        scores = [score(answer, classifies=classifies) for answer in outputs]
+        return collect(scores, labels.labels), f"{kernels} on {len(outputs)} samples"
+
+    def _runner(self) -> IsaRunner:
+        cores = os.cpu_count() or 1
+        return IsaRunner(self.target.target, time_budget_s=self.left_s, jobs=cores)
+
+    def _run(
+        self, path: Path, inputs: Iterator[Arrays] | tuple[Arrays, ...], what: str, total: int
+    ) -> tuple[tuple[Arrays, ...], str]:
+        if self.unavailable is not None:
+            return (), ""
+        runner = self._runner()
+        began = time.monotonic()
+        title = f"{what} as {self.target.name} does (emulated, at most {self.left_s:.0f} s)"
+        with self.progress.stage(title, total) as stage:
+            run = runner.run(path, inputs, progress=lambda _count: stage.advance())
+        self.left_s -= time.monotonic() - began
+        return run.outputs, runner.certified_on or ""

@@ -1,0 +1,84 @@
+"""What is to be built, checked before anything slow begins."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from stoker_builder.errors import BuildCode, BuildError
+from stoker_contract.names import PositiveInt, Slug, Version
+
+LATENCY_S: Final = 4.0
+EMULATION_BUDGET_S: Final = 60.0
+# for a demonstration, or to see whether a model can be built at all
+QUICK_LATENCY_S: Final = 1.5
+QUICK_EMULATION_BUDGET_S: Final = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """One build.
+
+    Attributes:
+        model: an ``.onnx`` file, or a factory as ``package.module:function``.
+        data: the data set's entry point.
+        data_arguments: keyword arguments for it.
+        output: the release folder to write.
+        name: of the model; ``version`` and ``counter`` tell its releases apart.
+        min_counter: older releases that a device may no longer take once it saw this one.
+        precision: ``fp32`` makes no INT8 candidates.
+        budget: the accuracy that INT8 may cost, as a fraction (0.01 is one point).
+        gate: ``bound`` asks the 95 % bound of the loss to be within the budget, ``point``
+            the loss that was seen.
+        certification_samples: at most so many; None takes all there are.
+        latency_s: how long each variant is timed, at least.
+        emulation_budget_s: for running a target's kernels that this machine does not have.
+        unsafe_skip_gates: ship the first INT8 candidate whatever it answers, and stamp it.
+    """
+
+    model: str
+    data: str
+    output: Path
+    name: str
+    version: str
+    counter: int
+    targets: tuple[str, ...]
+    weights: Path | None = None
+    data_arguments: dict[str, str] = field(default_factory=dict)
+    min_counter: int = 0
+    precision: Literal["auto", "fp32"] = "auto"
+    budget: float = 0.01
+    gate: Literal["bound", "point"] = "bound"
+    confidence: float = 0.95
+    calibration_samples: int = 100
+    certification_samples: int | None = None
+    latency_s: float = LATENCY_S
+    emulation_budget_s: float = EMULATION_BUDGET_S
+    unsafe_skip_gates: bool = False
+
+    def check(self) -> None:
+        """Refuse what can not become a release.
+
+        Raises:
+            BuildError: ``BAD_REQUEST``.
+        """
+        _check(Slug, self.name, "--name", "lower-case letters, digits, dots and dashes")
+        _check(Version, self.version, "--version", "1.0.0, say")
+        _check(PositiveInt, self.counter, "--counter", "a whole number that rises every time")
+        within = "points between 0 and 100"
+        _check(Annotated[float, Field(gt=0, lt=1)], self.budget, "--budget", within)
+        if not self.targets:
+            hint = "x86-64-vnni, say"
+            raise BuildError(BuildCode.BAD_REQUEST, "no target was named", hint)
+        if len(set(self.targets)) != len(self.targets):
+            detail = "a target was named twice"
+            raise BuildError(BuildCode.BAD_REQUEST, detail, "name each target once")
+
+
+def _check(kind: Any, value: object, option: str, expected: str) -> None:  # noqa: ANN401  a type
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        detail = f"{option} is {value!r}"
+        raise BuildError(BuildCode.BAD_REQUEST, detail, f"expected {expected}") from None

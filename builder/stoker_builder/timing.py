@@ -1,0 +1,90 @@
+"""Measuring the candidates against PyTorch eager and against FP32, all interleaved."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stoker_builder.eager import TUNED_ALLOCATOR, EagerChild
+from stoker_builder.latency import LatencyStats, speedup
+from stoker_builder.measure import Variant, measure
+from stoker_builder.recipes import FP32
+from stoker_builder.rows import Pace
+from stoker_builder.source import Inputs, SourceModel
+from stoker_contract.manifest import SessionOptions
+from stoker_engine.onnxruntime_backend import OnnxRuntimeEngine
+
+EAGER: Final = "eager"
+EAGER_TUNED: Final = "eager-tuned"
+UNOPTIMISED: Final = "fp32-unoptimised"
+BASELINES: Final = {
+    EAGER: "PyTorch eager, as it comes",
+    EAGER_TUNED: "PyTorch eager, allocator tuned",
+    UNOPTIMISED: "ONNX Runtime FP32, graph not optimised",
+}
+MIN_SAMPLES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Latency of every variant, from one interleaved run, all with one thread."""
+
+    stats: Mapping[str, LatencyStats]
+
+    def pace(self, candidate: str) -> Pace | None:
+        """How fast a candidate is, compared; None when it was not timed."""
+        own = self.stats.get(candidate)
+        if own is None:
+            return None
+        ratios = {name: speedup(other, own) for name, other in self.stats.items()}
+        eager, tuned, fp32 = (ratios.get(name) for name in (EAGER, EAGER_TUNED, FP32))
+        return Pace(
+            stats=own,
+            vs_eager=eager.ratio if eager else None,
+            vs_eager_tuned=tuned.ratio if tuned else None,
+            vs_fp32=fp32.ratio if fp32 else None,
+            vs_fp32_low=fp32.low if fp32 else None,
+        )
+
+
+def time_candidates(
+    source: SourceModel,
+    files: Mapping[str, Path],
+    inputs: Inputs,
+    *,
+    seconds: float,
+    progress: Callable[[float], None],
+) -> Timings:
+    """Time every file, and what it is compared with, with the engine code that ships.
+
+    Args:
+        source: where the candidates came from; eager is timed if that was PyTorch.
+        files: by candidate; FP32 is among them.
+        inputs: one sample.
+        seconds: per variant, unless it has a thousand samples sooner.
+        progress: called with the share that is done.
+
+    Raises:
+        BuildError: ``MEASURE``, when PyTorch can not run the model any more.
+    """
+    with ExitStack() as stack:
+        variants: dict[str, Variant] = {}
+        if source.torch is not None:
+            for name, allocator in ((EAGER, {}), (EAGER_TUNED, TUNED_ALLOCATOR)):
+                child = EagerChild(
+                    source.torch.factory, inputs, weights=source.torch.weights, allocator=allocator
+                )
+                variants[name] = stack.enter_context(child)
+        plain = SessionOptions(graph_optimisation="disabled")
+        variants[UNOPTIMISED] = _variant(files[FP32], inputs, plain)
+        for name, path in files.items():
+            variants[name] = _variant(path, inputs, SessionOptions())
+        stats = measure(variants, min_seconds=seconds, min_samples=MIN_SAMPLES, progress=progress)
+    return Timings(stats)
+
+
+def _variant(path: Path, inputs: Inputs, session: SessionOptions) -> Variant:
+    engine = OnnxRuntimeEngine(str(path), session)
+    names = [spec.name for spec in engine.io.outputs]
+    return lambda: engine.run(inputs, names)

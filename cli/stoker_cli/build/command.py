@@ -1,0 +1,146 @@
+"""The command line of ``stoker build``."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stoker_cli.errors import CommandError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class Gate(StrEnum):
+    """What has to be within the budget."""
+
+    BOUND = "bound"
+    POINT = "point"
+
+
+class Precision(StrEnum):
+    """Which candidates are made."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+
+
+_Model = Annotated[
+    str,
+    typer.Option(
+        help="an .onnx file, or a factory: package.module:function or file.py:function",
+        metavar="MODEL",
+    ),
+]
+_Weights = Annotated[
+    Path | None, typer.Option(help="a .safetensors file for the factory's model", metavar="FILE")
+]
+_Data = Annotated[
+    str,
+    typer.Option(
+        help="the data set: package.module:function or file.py:function", metavar="FUNCTION"
+    ),
+]
+_DataArgument = Annotated[
+    list[str] | None,
+    typer.Option(help="a keyword argument of that function, repeatable", metavar="KEY=VALUE"),
+]
+_Targets = Annotated[str, typer.Option(help="comma-separated", metavar="NAMES")]
+_Output = Annotated[Path, typer.Option(help="the release folder to write", metavar="FOLDER")]
+_Counter = Annotated[int, typer.Option(help="rises with every release of this model", min=1)]
+_MinCounter = Annotated[
+    int, typer.Option(help="devices that saw this release take none below it", min=0)
+]
+_Budget = Annotated[float, typer.Option(help="accuracy that INT8 may cost, in points")]
+_Gate = Annotated[
+    Gate, typer.Option(help="ask the 95 % bound of the loss to be within the budget, or the loss")
+]
+_Precision = Annotated[Precision, typer.Option(help="fp32 makes no INT8 candidates")]
+_Samples = Annotated[
+    int | None, typer.Option(help="certify on at most so many samples", min=1, metavar="N")
+]
+_Latency = Annotated[
+    float | None, typer.Option(help="time each variant for so long", min=0.0, metavar="S")
+]
+_Emulation = Annotated[
+    float | None,
+    typer.Option(help="for targets that this CPU is not; 0 for none", min=0.0, metavar="S"),
+]
+
+
+@app.command()
+def build(  # noqa: PLR0913  one parameter per option
+    *,
+    model: _Model,
+    data: _Data,
+    name: Annotated[str, typer.Option(help="of the model")],
+    version: Annotated[str, typer.Option(help="of this release")],
+    counter: _Counter,
+    output: _Output,
+    weights: _Weights = None,
+    data_arg: _DataArgument = None,
+    targets: _Targets = "x86-64-v3,x86-64-vnni",
+    min_counter: _MinCounter = 0,
+    budget: _Budget = 1.0,
+    gate: _Gate = Gate.BOUND,
+    precision: _Precision = Precision.AUTO,
+    samples: _Samples = None,
+    latency_s: _Latency = None,
+    emulation_budget_s: _Emulation = None,
+    quick: Annotated[bool, typer.Option("--quick", help="less timing, less emulation")] = False,
+    unsafe_skip_gates: Annotated[
+        bool, typer.Option("--unsafe-skip-gates", help="ship INT8 unjudged, for development")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+) -> None:
+    """Make a release from a PyTorch or ONNX model: quantise, gate, measure, select."""
+    from stoker_builder import request as defaults  # noqa: PLC0415  --help should not pay for it
+
+    request = defaults.BuildRequest(
+        model=model,
+        weights=weights,
+        data=data,
+        data_arguments=_arguments(data_arg or []),
+        output=output,
+        name=name,
+        version=version,
+        counter=counter,
+        min_counter=min_counter,
+        targets=tuple(part.strip() for part in targets.split(",") if part.strip()),
+        precision=precision.value,
+        budget=budget / 100,
+        gate=gate.value,
+        certification_samples=samples,
+        latency_s=_given(latency_s, defaults.QUICK_LATENCY_S if quick else defaults.LATENCY_S),
+        emulation_budget_s=_given(
+            emulation_budget_s,
+            defaults.QUICK_EMULATION_BUDGET_S if quick else defaults.EMULATION_BUDGET_S,
+        ),
+        unsafe_skip_gates=unsafe_skip_gates,
+    )
+    from stoker_builder.pipeline import build as run_build  # noqa: PLC0415  imports onnx and more
+    from stoker_cli.build.render import Bars, show  # noqa: PLC0415  imports rich
+
+    with Bars() as progress:
+        result = run_build(request, progress)
+    if as_json:
+        sys.stdout.write(json.dumps(result.report, indent=2, sort_keys=True) + "\n")
+    else:
+        show(result)
+
+
+def _arguments(pairs: list[str]) -> dict[str, str]:
+    arguments = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key.isidentifier():
+            detail = f"--data-arg is {pair!r}"
+            raise CommandError(detail, hint="write --data-arg key=value")
+        arguments[key] = value
+    return arguments
+
+
+def _given(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
