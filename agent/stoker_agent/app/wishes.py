@@ -1,0 +1,44 @@
+"""What a person on the device asks for, with or without a network.
+
+The command line writes it into the journal, so that it also counts when no agent runs.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from stoker_agent.app.deployer import Deployer
+from stoker_agent.state.journal import Journal
+
+log: Final = structlog.get_logger("stoker.wishes")
+
+
+@dataclass(slots=True)
+class Wishes:
+    """Looks into the journal for what another process wrote there."""
+
+    journal: Journal
+    deployer: Deployer
+    on_change: Callable[[], None]
+    interval_s: float = 0.5
+
+    async def run(self) -> None:
+        """Look for ever."""
+        held = self.journal.held()
+        while True:
+            now_held = self.journal.held()
+            if now_held != held:
+                held = now_held
+                log.info("updates.held" if held else "updates.released")
+                self.deployer.kick()
+                self.on_change()
+            for kind in self.journal.take_requests():
+                log.info("local.request", kind=kind)
+                if kind == "rollback":
+                    self.deployer.want_rollback()
+                else:
+                    self.on_change()
+            await asyncio.sleep(self.interval_s)
