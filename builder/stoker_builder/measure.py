@@ -179,12 +179,12 @@ def _one_burst(variant: Variant, rules: BurstRules, own_pids: set[int]) -> Burst
     for _ in range(rules.warm_up_runs):
         time_once()
     samples: list[int] = []
-    busy, own = _machine_busy_s(), _own_cpu_s(own_pids)
+    busy, own = _machine_busy_s(), cpu_seconds_of(own_pids)
     started = time.perf_counter()
     while len(samples) < rules.samples or time.perf_counter() - started < rules.seconds:
         samples.append(time_once())
     elapsed = time.perf_counter() - started
-    busy_after, own_after = _machine_busy_s(), _own_cpu_s(own_pids)
+    busy_after, own_after = _machine_busy_s(), cpu_seconds_of(own_pids)
     if busy is None or busy_after is None:
         return Burst(tuple(samples))
     other = max((busy_after - busy - (own_after - own)) / elapsed, 0.0)
@@ -210,7 +210,12 @@ def _machine_busy_s() -> float | None:
     return float(busy)
 
 
-def _own_cpu_s(pids: set[int]) -> float:
+def cpu_seconds_of(pids: set[int]) -> float:
+    """Return the processor time of this process and of the children that are variants.
+
+    Raises:
+        psutil.NoSuchProcess: a child is gone.
+    """
     own = os.times()
     total = own.user + own.system
     for pid in pids:

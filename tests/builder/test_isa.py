@@ -1,0 +1,194 @@
+"""Instruction sets: what this machine has, and whose kernels answered."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.isa import (
+    IsaRunner,
+    best_kernels,
+    host_isa,
+    target_runs_here,
+    target_runs_natively,
+)
+from stoker_contract.target import Arch, Target
+
+V3 = Target(name="x86-64-v3", arch=Arch.X86_64, isa=("avx2", "fma"))
+VNNI = Target(name="x86-64-vnni", arch=Arch.X86_64, isa=("avx2", "avx512_vnni|avx_vnni"))
+ARM = Target(name="aarch64-dotprod", arch=Arch.AARCH64, isa=("asimddp",))
+
+CPUINFO = {
+    "haswell": "processor\t: 0\nflags\t\t: fpu sse4_2 avx avx2 fma bmi1 bmi2 f16c\n",
+    "alder lake n": "flags\t\t: avx avx2 fma avx_vnni\nbugs\t\t: spectre_v1\n",
+    "zen 5": "flags : avx avx2 fma avx512f avx512_vnni\n" * 2,
+    "skylake x": "flags\t\t: avx avx2 fma avx512f avx512bw\n",
+    "sandy bridge": "flags\t\t: fpu sse4_2 avx\n",
+    "orin": "processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp\n",
+    "big little": "Features\t: fp asimd asimddp i8mm\nFeatures\t: fp asimd asimddp\n",
+}
+
+
+def isa_of(machine: str) -> frozenset[str]:
+    """Read one of the samples above."""
+    return host_isa(CPUINFO[machine])
+
+
+@pytest.fixture
+def saturating_model(tmp_path: Path) -> Path:
+    """A product of bytes whose pairs of sums do not fit sixteen bits."""
+    weights = np.full((8, 16), 127, dtype=np.int8)
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
+        "saturating",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, [1, 16])],
+        [helper.make_tensor("w", TensorProto.INT8, weights.shape, weights.tobytes(), raw=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "saturating.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def bytes_of(value: int) -> dict[str, NDArray[np.generic]]:
+    """Make an input full of one byte."""
+    return {"x": np.full((1, 8), value, dtype=np.uint8)}
+
+
+def emulated(time_budget_s: float = 60.0, jobs: int = 1) -> IsaRunner:
+    """Make a runner for processors without VNNI, or skip and say why there is none."""
+    runner = IsaRunner(V3, time_budget_s=time_budget_s, jobs=jobs)
+    if runner.unavailable is not None:
+        pytest.skip(runner.unavailable)
+    return runner
+
+
+def test_features_are_read_as_the_kernel_spells_them() -> None:
+    """Both spellings of the line count, x86 and ARM, and other lines do not."""
+    assert "avx_vnni" in isa_of("alder lake n")
+    assert "spectre_v1" not in isa_of("alder lake n")
+    assert "asimddp" in isa_of("orin")
+    assert host_isa("") == frozenset()
+
+
+def test_only_what_all_cores_have_is_promised() -> None:
+    """A board with two kinds of cores has what both kinds have."""
+    assert isa_of("big little") == {"fp", "asimd", "asimddp"}
+
+
+def test_this_machine_has_features() -> None:
+    """The real file is understood."""
+    assert host_isa()
+
+
+@pytest.mark.parametrize(
+    ("machine", "target", "runs", "natively"),
+    [
+        ("haswell", V3, True, True),
+        ("haswell", VNNI, False, False),
+        ("alder lake n", VNNI, True, True),
+        ("zen 5", VNNI, True, True),
+        # It runs there, but its sums do not saturate as those of a Haswell do.
+        ("zen 5", V3, True, False),
+        ("alder lake n", V3, True, False),
+        ("skylake x", V3, True, True),
+        ("sandy bridge", V3, False, False),
+    ],
+)
+def test_running_is_not_certifying(
+    machine: str, target: Target, *, runs: bool, natively: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor with more than a target asks for runs it, and proves nothing about it."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+
+    assert target_runs_here(target, isa_of(machine)) == runs
+    assert target_runs_natively(target, isa_of(machine)) == natively
+
+
+def test_another_architecture_never_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features with the same name on another architecture do not help."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+
+    assert not target_runs_here(ARM, isa_of("orin"))
+
+
+@pytest.mark.parametrize(
+    ("machine", "kernels"),
+    [("zen 5", "avx512_vnni"), ("skylake x", "avx512f"), ("haswell", "avx2")],
+)
+def test_the_newest_kernels_are_named(machine: str, kernels: str) -> None:
+    """The manifest names what ONNX Runtime would choose."""
+    assert best_kernels(isa_of(machine)) == kernels
+
+
+def test_without_the_emulator_the_reason_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target that can not be certified says why, and running it is refused."""
+    if target_runs_natively(V3):
+        pytest.skip("this processor has no VNNI: it needs no emulator for x86-64-v3")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    runner = IsaRunner(V3)
+
+    assert runner.certified_on is None
+    assert "qemu-user" in str(runner.unavailable)
+    with pytest.raises(BuildError, match="qemu-user"):
+        runner.run(tmp_path / "x.onnx", [])
+
+
+def test_a_foreign_architecture_is_unavailable() -> None:
+    """ARM kernels are certified on ARM, and the reason says so."""
+    if host_isa() & {"asimd"}:
+        pytest.skip("this is an ARM machine")
+
+    assert "aarch64" in str(IsaRunner(ARM).unavailable)
+
+
+def test_sums_saturate_without_vnni_and_only_there(saturating_model: Path) -> None:
+    """The same file is another model there: this is what certifying on the target is for."""
+    exact = 8 * 255 * 127
+
+    without = emulated().run(saturating_model, [bytes_of(255), bytes_of(1)]).outputs
+
+    assert without[0]["y"].max() < exact
+    assert (without[1]["y"] == 8 * 127).all()
+    if not (native := IsaRunner(VNNI)).unavailable:
+        assert (native.run(saturating_model, [bytes_of(255)]).outputs[0]["y"] == exact).all()
+
+
+def test_answers_keep_the_order_of_the_inputs(saturating_model: Path) -> None:
+    """However many processes share the work, answers pair with inputs."""
+    seen: list[int] = []
+    run = emulated(jobs=2).run(
+        saturating_model, (bytes_of(i) for i in range(6)), progress=seen.append
+    )
+
+    assert run.complete
+    assert [int(answer["y"][0, 0]) for answer in run.outputs] == [8 * 127 * i for i in range(6)]
+    assert seen == list(range(1, 7))
+
+
+def test_the_time_budget_ends_a_run(saturating_model: Path) -> None:
+    """When time is up the run says that it is incomplete, and no process is left."""
+    run = emulated(time_budget_s=0.05).run(saturating_model, [bytes_of(1)])
+
+    assert not run.complete
+    assert run.outputs == ()
+    assert not psutil.Process().children()
+
+
+def test_a_file_that_does_not_load_is_reported(tmp_path: Path) -> None:
+    """What ONNX Runtime said in the child is in the error."""
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+
+    with pytest.raises(BuildError, match=r"broken\.onnx") as caught:
+        emulated().run(broken, [bytes_of(1)])
+
+    assert caught.value.code is BuildCode.MEASURE
