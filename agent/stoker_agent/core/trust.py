@@ -115,8 +115,8 @@ def check_desired(
     return CheckedDesired(desired, claim, payload_sha256, files, targets.expires, seen)
 
 
-def check_image_target(ref: FileRef, target: TargetFile | None, claim: Claim) -> None:
-    """The image repository has to name the same length and hash as the director.
+def check_image_target(ref: FileRef, target: TargetFile | None, claim: Claim) -> TargetFile:
+    """The image repository has to name the same length and hash as the director; returns that.
 
     Raises:
         TrustError: ``MIX_AND_MATCH``; not final while the file is absent, since a mirror may
@@ -128,6 +128,7 @@ def check_image_target(ref: FileRef, target: TargetFile | None, claim: Claim) ->
     if not _same_file(ref, target):
         detail = f"{ref.path}: the director and the image repository name different bytes"
         raise claim.refuse(ReasonCode.MIX_AND_MATCH, detail)
+    return target
 
 
 def check_manifest(slot_name: str, slot: SlotDesired, manifest: Manifest, claim: Claim) -> None:
