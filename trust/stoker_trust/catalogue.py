@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
@@ -57,7 +58,6 @@ class Catalogue:
             updater = Updater(
                 str(self._cache),
                 f"{self._url}/metadata/",
-                target_dir=str(self._cache),
                 target_base_url=f"{self._url}/targets/",
                 fetcher=self._fetcher,
                 bootstrap=self._anchor,
@@ -65,7 +65,10 @@ class Catalogue:
             info = updater.get_targetinfo(path)
             if info is None:
                 raise _unknown(name)
-            data = Path(updater.download_target(info)).read_bytes()
+            # A folder of its own: somebody else may be reading the same release just now.
+            with TemporaryDirectory() as folder:
+                file = updater.download_target(info, str(Path(folder) / MANIFEST))
+                data = Path(file).read_bytes()
             manifest = Manifest.parse(data)
         except DownloadError as error:
             raise TrustError(ReasonCode.NETWORK, f"{self._url}: {error}") from None

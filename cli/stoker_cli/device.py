@@ -1,0 +1,135 @@
+"""``stoker device``: what devices said of themselves."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stoker_cli.fleet_options import AsJson, Config, open_fleet, plain
+
+if TYPE_CHECKING:
+    from stoker_contract.reported import Reported
+    from stoker_fleet.store.devices import DeviceView
+    from stoker_fleet.store.rollouts import Deployment
+
+app = typer.Typer(no_args_is_help=True, help="Show devices and their latency.")
+
+Name = Annotated[str, typer.Argument(metavar="DEVICE", help="The device id.")]
+
+
+@app.command("list")
+def list_devices(config: Config = None, *, as_json: AsJson = False) -> None:
+    """List the devices, and what each serves."""
+    from stoker_fleet.store.devices import all_devices  # noqa: PLC0415
+
+    _, store = open_fleet(config)
+    with store.transaction() as session:
+        views = all_devices(session)
+    if as_json:
+        typer.echo(json.dumps([_as_object(view) for view in views]))
+        return
+    if not views:
+        typer.echo("No device is known yet. One appears here once its agent has connected,")
+        typer.echo("while the controller runs (stoker fleet run).")
+    for view in views:
+        presence = "online" if view.online else "offline"
+        typer.echo(f"{view.device:<20} {presence:<8} {_summary(view.reported)}")
+
+
+@app.command()
+def show(device: Name, config: Config = None, *, as_json: AsJson = False) -> None:
+    """Show one device: profile, slots, phase and its last deployments."""
+    from stoker_fleet.store.devices import one_device  # noqa: PLC0415
+    from stoker_fleet.store.rollouts import deployments  # noqa: PLC0415
+
+    _, store = open_fleet(config)
+    with store.transaction() as session:
+        view = one_device(session, device)
+        past = deployments(session, device)
+    if as_json:
+        typer.echo(json.dumps({**_as_object(view), "deployments": [_deployment(d) for d in past]}))
+        return
+    typer.echo(f"{view.device}: {'online' if view.online else 'offline'}")
+    typer.echo(f"  said so {plain(view.presence_at)}, reported {plain(view.reported_at)} UTC")
+    if view.reported is not None:
+        _print_reported(view.reported)
+    if past:
+        typer.echo("  deployments, newest first:")
+    for deployment in past:
+        words = deployment.outcome or deployment.phase or "notified"
+        code = f" {deployment.code}" if deployment.code else ""
+        detail = f": {deployment.detail}" if deployment.detail else ""
+        typer.echo(
+            f"    {deployment.generation:>4} {deployment.rollout_id:<12} {deployment.release}"
+            f" → {deployment.slot}  {words}{code}{detail}"
+        )
+
+
+@app.command()
+def latency(
+    device: Name,
+    config: Config = None,
+    slot: Annotated[str | None, typer.Option(help="Only this slot.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the latency of a device, by slot and artifact."""
+    from stoker_cli.latency_chart import as_object, draw  # noqa: PLC0415
+    from stoker_fleet.store.devices import one_device  # noqa: PLC0415
+    from stoker_fleet.store.latency import merged_latency  # noqa: PLC0415
+
+    _, store = open_fleet(config)
+    with store.transaction() as session:
+        one_device(session, device)
+        merged = merged_latency(session, device=device, slot=slot)
+    if as_json:
+        typer.echo(json.dumps([as_object(one) for one in merged]))
+        return
+    draw(merged, device)
+
+
+def _as_object(view: "DeviceView") -> dict[str, Any]:
+    return {
+        "device": view.device,
+        "online": view.online,
+        "presence_at": view.presence_at,
+        "reported_at": view.reported_at,
+        "reported": view.reported.to_object() if view.reported else None,
+    }
+
+
+def _summary(reported: "Reported | None") -> str:
+    if reported is None:
+        return "has not reported yet"
+    slots = [
+        f"{name}: {slot.release or 'nothing'}{'' if slot.ready else ' (not ready)'}"
+        f"{' DEGRADED' if slot.degraded else ''}"
+        for name, slot in reported.slots.items()
+    ]
+    labels = " ".join(f"{key}={value}" for key, value in reported.profile.labels.items())
+    words = [reported.profile.arch, labels, "; ".join(slots) or "no slots", str(reported.phase)]
+    return "  ".join(word for word in words if word) + ("  HELD" if reported.held else "")
+
+
+def _print_reported(reported: "Reported") -> None:
+    profile = reported.profile
+    runtimes = ", ".join(f"{name} {version}" for name, version in profile.runtimes.items())
+    typer.echo(f"  {profile.arch}, {profile.cores} cores, {profile.cpu_model or 'unknown CPU'}")
+    typer.echo(f"  runtimes: {runtimes or 'none'}; labels: {dict(profile.labels) or 'none'}")
+    free = f"{reported.disk.free_bytes / 1e9:.1f} of {reported.disk.total_bytes / 1e9:.1f} GB"
+    held = ", held on the device" if reported.held else ""
+    typer.echo(f"  phase {reported.phase}, generation {reported.observed_generation}{held}")
+    typer.echo(f"  disk free {free}, {reported.outbox_depth} events not sent yet")
+    for name, slot in reported.slots.items():
+        state = "degraded" if slot.degraded else "ready" if slot.ready else "not ready"
+        why = f" {slot.reason}: {slot.detail}" if slot.reason else ""
+        active = f"{slot.release} ({slot.active[:12]})" if slot.active else "nothing"
+        typer.echo(f"  slot {name}: {active}, {state}{why}")
+        if slot.previous_release:
+            typer.echo(f"    before: {slot.previous_release}")
+
+
+def _deployment(deployment: "Deployment") -> dict[str, Any]:
+    from dataclasses import asdict  # noqa: PLC0415
+
+    return {**asdict(deployment), "measured": deployment.measured.to_object()}

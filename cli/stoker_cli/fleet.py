@@ -1,0 +1,65 @@
+"""``stoker fleet``: run the controller, and see the whole fleet's latency."""
+
+import json
+import logging
+import signal
+import sys
+import threading
+from typing import Annotated, Literal
+
+import typer
+
+from stoker_cli.fleet_options import AsJson, Config, open_fleet
+
+app = typer.Typer(no_args_is_help=True, help="Run the controller; show the fleet.")
+
+
+@app.command("run")
+def run_fleet(
+    config: Config = None,
+    log_format: Annotated[
+        Literal["console", "json"], typer.Option(help="How events are logged, to stderr.")
+    ] = "console",
+) -> None:
+    """Run the controller until it is told to stop (SIGTERM or Ctrl-C)."""
+    from stoker_fleet.controller import run_controller  # noqa: PLC0415  only this needs MQTT
+
+    _configure_log(log_format)
+    settings, store = open_fleet(config)
+    store.close()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run_controller(settings, stop)
+
+
+@app.command()
+def latency(config: Config = None, *, as_json: AsJson = False) -> None:
+    """Show latency merged over all devices, by slot and release."""
+    from stoker_cli.latency_chart import as_object, draw  # noqa: PLC0415
+    from stoker_fleet.store.latency import merged_latency  # noqa: PLC0415
+
+    _, store = open_fleet(config)
+    with store.transaction() as session:
+        merged = merged_latency(session, by_digest=False)
+    if as_json:
+        typer.echo(json.dumps([as_object(one) for one in merged]))
+        return
+    draw(merged, "the fleet")
+
+
+def _configure_log(log_format: str) -> None:
+    import structlog  # noqa: PLC0415
+
+    last: structlog.types.Processor = structlog.processors.JSONRenderer()
+    if log_format == "console":
+        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,28 @@
+"""What the commands about rollouts, devices and the fleet have in common."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stoker_fleet.config import DEFAULT_PATH, ENVIRONMENT, FleetConfig, load_config
+from stoker_fleet.store.schema import Store
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help=f"The fleet's configuration; ./fleet.toml or ${ENVIRONMENT}."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def open_fleet(config: Path | None) -> tuple[FleetConfig, Store]:
+    """Read the configuration and open the fleet's store."""
+    path = config or Path(os.environ.get(ENVIRONMENT) or DEFAULT_PATH)
+    settings = load_config(path)
+    return settings, Store(settings.database)
+
+
+def plain(seconds_iso: str | None) -> str:
+    """A time as people read it, to the second."""
+    return seconds_iso[:19].replace("T", " ") if seconds_iso else "-"

@@ -1,0 +1,130 @@
+"""Taking in what devices say. Every function may be called again with the same message.
+
+``(epoch, seq)`` orders the messages of a device. State that is older than what is known is
+dropped; events are kept whatever the order they come in.
+"""
+
+import json
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from stoker_contract.codes import Outcome
+from stoker_contract.reported import Presence, Reported
+from stoker_contract.status import StatusEvent
+from stoker_contract.telemetry import Telemetry
+from stoker_fleet.store.schema import DesiredRow, Device, LatencyRow, StatusRow
+
+
+def store_reported(session: Session, reported: Reported, now: datetime) -> bool:
+    """Keep the actual state of a device; False if a newer one is known."""
+    row = _device(session, reported.device)
+    if (reported.epoch, reported.seq) < (row.reported_epoch or 0, row.reported_seq or 0):
+        return False
+    row.reported_epoch, row.reported_seq = reported.epoch, reported.seq
+    row.reported = reported.encode().decode()
+    row.reported_at = now.isoformat()
+    return True
+
+
+def store_presence(session: Session, presence: Presence, now: datetime) -> bool:
+    """Keep whether a device is there; False if this is of an earlier connection."""
+    row = _device(session, presence.device)
+    online = presence.state == "online"
+    known = -1 if row.presence_epoch is None else row.presence_epoch
+    # A connection ends once: its birth, delivered again after its will, means nothing.
+    revived = online and presence.epoch == known and not row.online
+    if presence.epoch < known or revived:
+        return False
+    row.presence_epoch, row.online, row.presence_at = presence.epoch, online, now.isoformat()
+    return True
+
+
+def store_status(session: Session, status: StatusEvent, now: datetime) -> bool:
+    """Keep an event of a deployment; False if it was known."""
+    key = (status.device, status.epoch, status.seq)
+    if session.get(StatusRow, key) is not None:
+        return False
+    session.add(
+        StatusRow(
+            device=status.device,
+            epoch=status.epoch,
+            seq=status.seq,
+            deployment_id=status.deployment_id,
+            generation=status.generation,
+            document=status.encode().decode(),
+            received_at=now.isoformat(),
+        )
+    )
+    row = session.get(DesiredRow, (status.device, status.generation))
+    if row is not None and row.deployment_id == status.deployment_id:
+        _advance(row, status)
+        _supersede_older(session, row)
+    return True
+
+
+def store_telemetry(session: Session, telemetry: Telemetry, now: datetime) -> bool:
+    """Keep the latency windows of a device; False if they were known."""
+    new = False
+    for engine in telemetry.engines:
+        key = (telemetry.device, telemetry.epoch, telemetry.seq, engine.slot, engine.digest)
+        if session.get(LatencyRow, key) is None:
+            device, epoch, seq, slot, digest = key
+            session.add(
+                LatencyRow(
+                    device=device,
+                    epoch=epoch,
+                    seq=seq,
+                    slot=slot,
+                    digest=digest,
+                    release=engine.release,
+                    document=engine.encode().decode(),
+                    end=telemetry.end,
+                    received_at=now.isoformat(),
+                )
+            )
+            session.flush()
+            new = True
+    return new
+
+
+def _device(session: Session, name: str) -> Device:
+    row = session.get(Device, name)
+    if row is None:
+        row = Device(device=name, online=False)
+        session.add(row)
+    return row
+
+
+def _advance(row: DesiredRow, status: StatusEvent) -> None:
+    measured = json.loads(row.measured)
+    told = status.measured.to_object()
+    newer = (status.epoch, status.seq) > (row.epoch, row.seq)
+    # What was measured adds up over the events; of one figure the newest word counts.
+    row.measured = json.dumps({**measured, **told} if newer else {**told, **measured})
+    decided = row.outcome is not None and not row.inferred
+    if status.outcome is not None and not decided:
+        row.outcome, row.inferred = status.outcome, False
+        _describe(row, status)
+    elif newer and not decided:
+        _describe(row, status)
+    if newer:
+        row.epoch, row.seq = status.epoch, status.seq
+
+
+def _describe(row: DesiredRow, status: StatusEvent) -> None:
+    row.phase, row.progress = status.phase, status.progress
+    row.code, row.detail = status.code, status.detail
+
+
+def _supersede_older(session: Session, row: DesiredRow) -> None:
+    """A device that works on a generation will never say anything about one it has not seen."""
+    older = select(DesiredRow).where(
+        DesiredRow.device == row.device,
+        DesiredRow.generation < row.generation,
+        DesiredRow.outcome.is_(None),
+    )
+    for left in session.scalars(older):
+        left.outcome, left.inferred = Outcome.SUPERSEDED, True
+        left.detail = f"the device went on with generation {row.generation}"

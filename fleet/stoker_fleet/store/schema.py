@@ -1,0 +1,186 @@
+"""The tables. A document is kept as the JSON it came as; columns are what is searched by."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import ForeignKey, Index, create_engine, event, select
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from stoker_contract.codes import ReasonCode
+from stoker_fleet.errors import FleetError
+
+SCHEMA_VERSION: Final = 1
+_BUSY_TIMEOUT_MS: Final = 10_000
+
+
+class Base(DeclarativeBase):
+    """All tables. Times are text, ISO 8601 in UTC."""
+
+
+class Setting(Base):
+    """One named number: the schema's version, and what was counted."""
+
+    __tablename__ = "settings"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[int]
+
+
+class Device(Base):
+    """What a device last said of itself. Order keys are of the message that was kept."""
+
+    __tablename__ = "devices"
+    device: Mapped[str] = mapped_column(primary_key=True)
+    reported_epoch: Mapped[int | None]
+    reported_seq: Mapped[int | None]
+    reported: Mapped[str | None]
+    reported_at: Mapped[str | None]
+    presence_epoch: Mapped[int | None]
+    online: Mapped[bool] = mapped_column(default=False)
+    presence_at: Mapped[str | None]
+
+
+class StatusRow(Base):
+    """One status event. A device sends it again until it is acknowledged; it is kept once."""
+
+    __tablename__ = "status_events"
+    device: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    deployment_id: Mapped[str]
+    generation: Mapped[int]
+    document: Mapped[str]
+    received_at: Mapped[str]
+
+    __table_args__ = (Index("status_by_generation", "device", "generation"),)
+
+
+class LatencyRow(Base):
+    """What one engine of one device did in one window."""
+
+    __tablename__ = "latency_windows"
+    device: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    slot: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    release: Mapped[str]
+    document: Mapped[str]
+    end: Mapped[str]
+    received_at: Mapped[str]
+
+
+class Rollout(Base):
+    """What an operator asked for."""
+
+    __tablename__ = "rollouts"
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    rollout_id: Mapped[str] = mapped_column(unique=True)
+    release: Mapped[str]
+    slot: Mapped[str]
+    selector: Mapped[str]
+    plan: Mapped[str]
+    state: Mapped[str]
+    created_at: Mapped[str]
+    finished_at: Mapped[str | None]
+
+
+class RolloutDevice(Base):
+    """One targeted device of a rollout: not yet assigned, skipped, or assigned a generation."""
+
+    __tablename__ = "rollout_devices"
+    rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.rollout_id"), primary_key=True)
+    device: Mapped[str] = mapped_column(primary_key=True)
+    generation: Mapped[int | None]
+    skipped: Mapped[str | None]
+    detail: Mapped[str] = mapped_column(default="")
+
+
+class DesiredRow(Base):
+    """A desired state that was signed, and what the device said about it since.
+
+    Attributes:
+        epoch, seq: order key of the newest event that was taken into account.
+        inferred: the outcome is our conclusion; the device's own word replaces it.
+    """
+
+    __tablename__ = "desired"
+    device: Mapped[str] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    deployment_id: Mapped[str]
+    desired: Mapped[str]
+    signed: Mapped[bytes]
+    issued_at: Mapped[str]
+    published_at: Mapped[str | None]
+    epoch: Mapped[int] = mapped_column(default=-1)
+    seq: Mapped[int] = mapped_column(default=-1)
+    phase: Mapped[str | None]
+    progress: Mapped[float | None]
+    outcome: Mapped[str | None]
+    inferred: Mapped[bool] = mapped_column(default=False)
+    code: Mapped[str | None]
+    detail: Mapped[str] = mapped_column(default="")
+    measured: Mapped[str] = mapped_column(default="{}")
+
+
+class Store:
+    """The database of one fleet: one file, read by many processes, written by few."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._engine = create_engine(f"sqlite:///{path}")
+        event.listen(self._engine, "connect", _configure)
+        try:
+            Base.metadata.create_all(self._engine)
+            with self.transaction() as session:
+                version = session.get(Setting, "schema_version")
+                if version is None:
+                    session.add(Setting(name="schema_version", value=SCHEMA_VERSION))
+                elif version.value != SCHEMA_VERSION:
+                    raise _other_schema(path, version.value)
+        except DatabaseError as error:
+            raise FleetError(ReasonCode.MALFORMED, f"{path}: {error.orig}") from None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Read and write; all of it happens or nothing, and it is durable afterwards."""
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+
+def _configure(connection: Any, _record: object) -> None:  # noqa: ANN401  the driver's own type
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # A message is acknowledged after the commit, so the commit has to survive a power cut.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _other_schema(path: Path, version: int) -> FleetError:
+    detail = f"{path} has schema {version}, this version of stoker reads {SCHEMA_VERSION}"
+    return FleetError(ReasonCode.UNSUPPORTED, detail)
+
+
+def count(session: Session, name: str) -> None:
+    """Add one to a counter."""
+    row = session.get(Setting, name)
+    if row is None:
+        session.add(Setting(name=name, value=1))
+        session.flush()
+    else:
+        row.value += 1
+
+
+def counted(session: Session) -> dict[str, int]:
+    """Everything that was counted."""
+    rows = session.scalars(select(Setting).where(Setting.name != "schema_version"))
+    return {row.name: row.value for row in rows}

@@ -1,0 +1,97 @@
+"""A fleet on this machine: keys, repository, broker, fleet.toml, and the controller process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stoker_cli.broker.process import Broker
+from stoker_fleet.config import FleetConfig, load_config
+from stoker_fleet.controller import is_controller_running
+from stoker_trust.image_repository import ImageRepository, Published
+from stoker_trust.initialise import init_dev
+from support.release_folders import make_release
+from support.waiting import wait_until
+
+
+@dataclass
+class FleetSite:
+    """Everything the cloud side of a fleet has, in one folder."""
+
+    folder: Path
+    broker: Broker
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        keyring, _ = init_dev(self.folder / "keys", self.folder / "repository", datetime.now(UTC))
+        self.images = ImageRepository(self.folder / "repository", keyring)
+        self.config_path = self.folder / "fleet.toml"
+        self.config_path.write_text(
+            'fleet = "demo"\ndatabase = "fleet.db"\nkeys = "keys"\nrepository = "repository"\n'
+            f'[mqtt]\nhost = "127.0.0.1"\nport = {self.broker.port}\nprotocol = "5"\n',
+            encoding="utf-8",
+        )
+
+    @property
+    def config(self) -> FleetConfig:
+        """The configuration, with absolute paths."""
+        return load_config(self.config_path)
+
+    def publish(self, version: str, counter: int, **more: Any) -> Published:  # noqa: ANN401  passed on
+        """Make a release and publish it."""
+        model = more.get("model", "digits")
+        folder = self.folder / f"release-{model}-{version}"
+        make_release(folder, version=version, counter=counter, **more)
+        return self.images.publish(folder, datetime.now(UTC))
+
+    def start_controller(self) -> subprocess.Popen[bytes]:
+        """Start ``stoker fleet run``, and wait until it works."""
+        log = (self.folder / "controller.log").open("ab")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "stoker_cli.main", "fleet", "run", "--config",
+                 str(self.config_path), "--log-format", "json"],
+                stderr=log,
+            )  # fmt: skip
+        self.processes.append(process)
+        wait_until(
+            lambda: process.poll() is not None or is_controller_running(self.config.database),
+            what="the controller works",
+        )
+        assert process.poll() is None, (self.folder / "controller.log").read_text()
+        return process
+
+    def stoker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a ``stoker`` command with this fleet's configuration."""
+        done = subprocess.run(
+            [sys.executable, "-m", "stoker_cli.main", *arguments],
+            env={**os.environ, "STOKER_FLEET_CONFIG": str(self.config_path), "COLUMNS": "200"},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def stoker_json(self, *arguments: str, check: bool = True) -> Any:  # noqa: ANN401  JSON
+        """Run a ``stoker`` command with ``--json`` and return what it printed."""
+        return json.loads(self.stoker(*arguments, "--json", check=check).stdout)
+
+    def log(self) -> list[dict[str, Any]]:
+        """What the controllers logged so far."""
+        lines = (self.folder / "controller.log").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def close(self) -> None:
+        """End every controller."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(10)
