@@ -2,12 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stoker_fleet.config import DEFAULT_PATH, ENVIRONMENT, FleetConfig, load_config
-from stoker_fleet.store.schema import Store
+from stoker_fleet.location import DEFAULT_PATH, ENVIRONMENT
+
+if TYPE_CHECKING:
+    from stoker_fleet.config import FleetConfig
+    from stoker_fleet.store.schema import Store
 
 Config = Annotated[
     Path | None,
@@ -16,8 +19,11 @@ Config = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def open_fleet(config: Path | None) -> tuple[FleetConfig, Store]:
+def open_fleet(config: Path | None) -> "tuple[FleetConfig, Store]":
     """Read the configuration and open the fleet's store."""
+    from stoker_fleet.config import load_config  # noqa: PLC0415  --help should not pay for these
+    from stoker_fleet.store.schema import Store  # noqa: PLC0415
+
     path = config or Path(os.environ.get(ENVIRONMENT) or DEFAULT_PATH)
     settings = load_config(path)
     return settings, Store(settings.database)

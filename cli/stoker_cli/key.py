@@ -3,14 +3,14 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from stoker_cli.errors import CommandError
-from stoker_trust.image_repository import ImageRepository
-from stoker_trust.initialise import init_dev
-from stoker_trust.keys import Keyring, open_keyring
+
+if TYPE_CHECKING:
+    from stoker_trust.keys import Keyring
 
 app = typer.Typer(no_args_is_help=True, help="Make and show the signing keys.")
 
@@ -36,6 +36,8 @@ def init(
         msg = "production keys need a root of 2 of 3 offline keys, which this version can not make"
         hint = "For development and demonstrations: stoker key init --dev"
         raise CommandError(msg, hint=hint)
+    from stoker_trust.initialise import init_dev  # noqa: PLC0415  --help should not pay for these
+
     keyring, new = init_dev(keys, repository, datetime.now(UTC))
     anchors = {name: str(keyring.anchor(name)) for name in ("image-root", "director-root")}
     if as_json:
@@ -56,6 +58,9 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show which keys are at hand and how long the repository stays fresh."""
+    from stoker_trust.image_repository import ImageRepository  # noqa: PLC0415  --help should not pay for these
+    from stoker_trust.keys import open_keyring  # noqa: PLC0415
+
     keyring = open_keyring(keys)
     expires = ImageRepository(repository, keyring).timestamp_expires
     roles = {role: len(keyring.signers(role)) for role in keyring.thresholds}
@@ -73,5 +78,5 @@ def status(
         raise CommandError(msg, hint=hint)
 
 
-def _kind(keyring: Keyring) -> str:
+def _kind(keyring: "Keyring") -> str:
     return "throw-away keys (dev)" if keyring.dev else "production keys"

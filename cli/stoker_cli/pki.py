@@ -7,7 +7,6 @@ from typing import Annotated, Final
 import typer
 
 from stoker_cli.errors import CommandError
-from stoker_trust.pki import BROKER, CA, LOOPBACK, DevAuthority
 
 app = typer.Typer(no_args_is_help=True, help="Make certificates for devices and broker.")
 
@@ -23,6 +22,8 @@ def init(
     ] = None,
 ) -> None:
     """Make a certificate authority, and the broker's certificate."""
+    from stoker_trust.pki import BROKER, CA, LOOPBACK, DevAuthority  # noqa: PLC0415  --help should not pay for these
+
     authority = DevAuthority(folder)
     new = authority.create(datetime.now(UTC), hosts=(*LOOPBACK, *(host or ())))
     typer.echo(f"{'Made' if new else 'Keeping'} {authority.certificate(CA)}")
@@ -36,9 +37,10 @@ def issue(
     folder: Folder = DEFAULT,
 ) -> None:
     """Make the key and certificate of a device: its id is the common name."""
-    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415  only to check the name
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415  --help should not pay for these
 
     from stoker_contract.names import Slug  # noqa: PLC0415
+    from stoker_trust.pki import DevAuthority  # noqa: PLC0415
 
     try:
         TypeAdapter(Slug).validate_python(device)

@@ -4,13 +4,14 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stoker_cli.key import DEFAULT_KEYS, DEFAULT_REPOSITORY, AsJson, Keys, Repository
-from stoker_trust.image_repository import ImageRepository, Published
-from stoker_trust.keys import open_keyring
+
+if TYPE_CHECKING:
+    from stoker_trust.image_repository import Published
 
 app = typer.Typer()
 
@@ -27,6 +28,9 @@ def publish(
 
     With throw-away keys the published manifest says `dev`, which a production device refuses.
     """
+    from stoker_trust.image_repository import ImageRepository  # noqa: PLC0415  --help should not pay for these
+    from stoker_trust.keys import open_keyring  # noqa: PLC0415
+
     published = ImageRepository(repository, open_keyring(keys)).publish(release, datetime.now(UTC))
     if as_json:
         typer.echo(json.dumps(as_object(published)))
@@ -39,6 +43,6 @@ def publish(
         typer.echo(f"{published.release}{mark} was published before, byte for byte the same.")
 
 
-def as_object(published: Published) -> dict[str, object]:
+def as_object(published: "Published") -> dict[str, object]:
     """A published release as JSON."""
     return {**asdict(published), "manifest": published.manifest.to_object()}

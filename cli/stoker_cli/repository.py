@@ -11,9 +11,6 @@ import typer
 from stoker_cli.errors import CommandError
 from stoker_cli.key import DEFAULT_KEYS, DEFAULT_REPOSITORY, AsJson, Keys, Repository
 from stoker_cli.publish import as_object
-from stoker_trust.image_repository import ImageRepository
-from stoker_trust.keys import open_keyring
-from stoker_trust.serve import make_server
 
 app = typer.Typer(no_args_is_help=True, help="Look at an image repository, or serve it.")
 
@@ -26,6 +23,9 @@ def list_releases(
     as_json: AsJson = False,
 ) -> None:
     """List the published releases."""
+    from stoker_trust.image_repository import ImageRepository  # noqa: PLC0415  --help should not pay for these
+    from stoker_trust.keys import open_keyring  # noqa: PLC0415
+
     releases = ImageRepository(repository, open_keyring(keys)).releases()
     if as_json:
         typer.echo(json.dumps([as_object(release) for release in releases]))
@@ -40,6 +40,9 @@ def list_releases(
 @app.command()
 def refresh(keys: Keys = DEFAULT_KEYS, repository: Repository = DEFAULT_REPOSITORY) -> None:
     """Sign what expires again. In production: once a day."""
+    from stoker_trust.image_repository import ImageRepository  # noqa: PLC0415  --help should not pay for these
+    from stoker_trust.keys import open_keyring  # noqa: PLC0415
+
     images = ImageRepository(repository, open_keyring(keys))
     images.refresh(datetime.now(UTC))
     typer.echo(f"{repository} is fresh until {images.timestamp_expires:%Y-%m-%d %H:%M} UTC.")
@@ -56,6 +59,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a repository over HTTP with byte ranges, for development, until Ctrl-C."""
+    from stoker_trust.serve import make_server  # noqa: PLC0415  --help should not pay for these
+
     if not (folder / "metadata").is_dir():
         msg = f"{folder} is no image repository"
         raise CommandError(msg, hint="Make one with: stoker key init --dev")

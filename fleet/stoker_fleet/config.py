@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from stoker_contract.codes import ReasonCode
 from stoker_contract.names import Slug
 from stoker_fleet.errors import FleetError
+from stoker_fleet.location import ENVIRONMENT
 
-ENVIRONMENT: Final = "STOKER_FLEET_CONFIG"
-DEFAULT_PATH: Final = Path("fleet.toml")
 EXAMPLE: Final = """\
 fleet = "demo"
 database = "fleet.db"

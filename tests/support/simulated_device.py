@@ -162,7 +162,7 @@ class SimulatedDevice:
         self._ready.set()
 
     def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-        metadata = Metadata[Targets].from_bytes(message.payload)
+        metadata = Metadata[Targets].from_bytes(bytes(message.payload))
         desired = Desired.from_member(metadata.signed.unrecognized_fields[MEMBER])
         generation = metadata.signed.version
         self.received.append((generation, desired, bytes(message.payload)))
