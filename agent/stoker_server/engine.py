@@ -88,7 +88,8 @@ class Engine:
     def demote(self) -> None:
         """Take the priority of a candidate again, where it can be given back later."""
         if self._worker is not None and procfs.may_raise_priority():
-            procfs.set_priority(self._worker.pid, self._settings.candidate_niceness)
+            niceness = procfs.own_niceness() + self._settings.candidate_niceness
+            procfs.set_priority(self._worker.pid, niceness)
 
     async def run(self, call: Call) -> Outputs:
         """Run once. See :meth:`stoker_server.worker.Worker.run`."""

@@ -83,7 +83,7 @@ def start_process(
 def promote(pid: int) -> bool:
     """Take a candidate's low priority back. False when it is not permitted."""
     procfs.set_oom_score(pid, _OOM_SCORE_SERVING)
-    return procfs.set_priority(pid, 0)
+    return procfs.set_priority(pid, procfs.own_niceness())
 
 
 def artifact(spec: EngineSpec) -> int:

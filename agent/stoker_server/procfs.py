@@ -35,9 +35,14 @@ def may_raise_priority() -> bool:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("CapEff:") and int(line.split()[1], 16) & _CAP_SYS_NICE:
                 return True
-    nice_zero = 20  # RLIMIT_NICE counts 20 - nice
+    needed = 20 - own_niceness()  # RLIMIT_NICE counts that way round
     soft, _ = resource.getrlimit(resource.RLIMIT_NICE)
-    return soft == resource.RLIM_INFINITY or soft >= nice_zero
+    return soft == resource.RLIM_INFINITY or soft >= needed
+
+
+def own_niceness() -> int:
+    """The niceness of this process, which that of its workers is measured from."""
+    return os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def set_priority(pid: int, niceness: int) -> bool:

@@ -63,9 +63,13 @@ def scan_onnx(data: bytes | memoryview, limits: Limits) -> OnnxFacts:
         ContractError: ``UNSAFE_MODEL``, whatever the bytes are.
     """
     scan = _Scan(limits)
-    with memoryview(data) as view, view.cast("B") as octets:
-        scan.model(octets)
-    return scan.facts()
+    try:
+        scan.model(memoryview(data).cast("B"))
+        return scan.facts()
+    except ContractError as error:
+        refusal = error.with_traceback(None)
+    # Raised afresh: the frames of the scan hold views, and a caller could not close its mapping.
+    raise refusal
 
 
 @dataclass(slots=True)
@@ -146,14 +150,14 @@ class _Scan:
         self.nodes += 1
         if self.nodes > self.limits.max_nodes:
             _refuse(f"more than {self.limits.max_nodes} nodes")
-        domain = memoryview(b"")
+        domain = data[:0]
         for number, wire, _, value in self._fields(data):
             if wire != _BYTES:
                 continue
             if number == _NODE_ATTRIBUTE:
                 self._attribute(value, depth)
             elif number == _NODE_DOMAIN:
-                # A repeated field means the last one to a parser: check every one of them.
+                # Of a repeated field a parser takes the last one: every one must be allowed.
                 self._domain(value)
                 domain = value
         self._domain(domain)

@@ -120,14 +120,24 @@ def dynamic() -> Model:
     return Model(_serialised(helper.make_model(graph)), tensors)
 
 
-def slow(turns: int) -> Model:
-    """``y = x + turns``, counted one by one: takes roughly a microsecond a turn."""
-    return _looping(turns)
+def slow() -> Model:
+    """``y = x + n`` with ``n = max(x)``, counted one by one: the caller says how long it takes."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
+        helper.make_node("Cast", ["top"], ["turns"], to=TensorProto.INT64),
+    ]
+    return _looping(nodes, [])
+
+
+def turns_for(seconds: float) -> FloatArray:
+    """The input that keeps :func:`slow` busy for at least so long on any machine of today."""
+    turns_per_s = 2_000_000
+    return np.full((1, 4), seconds * turns_per_s, np.float32)
 
 
 def hanging() -> Model:
     """Never ends, and looks harmless to a parser."""
-    return _looping(_FOREVER)
+    return _looping([], [numpy_helper.from_array(np.array(_FOREVER, np.int64), "turns")])
 
 
 def memory_bomb(gigabytes: int = 64) -> Model:
@@ -196,7 +206,7 @@ def scale_golden(path: Path, factor: float, samples: int = 4, width: int = 4) ->
     return golden_file(path, scale(factor, width).io, pairs)
 
 
-def _looping(turns: int) -> Model:
+def _looping(before: Sequence[NodeProto], constants: Sequence[TensorProto]) -> Model:
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["go"], ["go_on"]),
@@ -214,12 +224,9 @@ def _looping(turns: int) -> Model:
         ],
         [numpy_helper.from_array(np.ones((1, 4), np.float32), "step")],
     )
-    constants = [
-        numpy_helper.from_array(np.array(turns, np.int64), "turns"),
-        numpy_helper.from_array(np.array(1, np.bool_), "yes"),
-    ]
+    yes = numpy_helper.from_array(np.array(1, np.bool_), "yes")
     node = helper.make_node("Loop", ["turns", "yes", "x"], ["y"], body=body)
-    return _model([node], constants, [1, 4], [1, 4])
+    return _model([*before, node], [*constants, yes], [1, 4], [1, 4])
 
 
 def _model(
