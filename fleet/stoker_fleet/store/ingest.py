@@ -4,7 +4,6 @@
 dropped; events are kept whatever the order they come in.
 """
 
-import json
 from datetime import datetime
 
 from sqlalchemy import select
@@ -14,6 +13,7 @@ from stoker_contract.codes import Outcome
 from stoker_contract.reported import Presence, Reported
 from stoker_contract.status import StatusEvent
 from stoker_contract.telemetry import Telemetry
+from stoker_fleet.core.story import tell
 from stoker_fleet.store.schema import DesiredRow, Device, LatencyRow, StatusRow
 
 
@@ -59,7 +59,7 @@ def store_status(session: Session, status: StatusEvent, now: datetime) -> bool:
     )
     row = session.get(DesiredRow, (status.device, status.generation))
     if row is not None and row.deployment_id == status.deployment_id:
-        _advance(row, status)
+        _retell(session, row)
         _supersede_older(session, row)
     return True
 
@@ -97,25 +97,19 @@ def _device(session: Session, name: str) -> Device:
     return row
 
 
-def _advance(row: DesiredRow, status: StatusEvent) -> None:
-    measured = json.loads(row.measured)
-    told = status.measured.to_object()
-    newer = (status.epoch, status.seq) > (row.epoch, row.seq)
-    # What was measured adds up over the events; of one figure the newest word counts.
-    row.measured = json.dumps({**measured, **told} if newer else {**told, **measured})
-    decided = row.outcome is not None and not row.inferred
-    if status.outcome is not None and not decided:
-        row.outcome, row.inferred = status.outcome, False
-        _describe(row, status)
-    elif newer and not decided:
-        _describe(row, status)
-    if newer:
-        row.epoch, row.seq = status.epoch, status.seq
-
-
-def _describe(row: DesiredRow, status: StatusEvent) -> None:
-    row.phase, row.progress = status.phase, status.progress
-    row.code, row.detail = status.code, status.detail
+def _retell(session: Session, row: DesiredRow) -> None:
+    events = select(StatusRow.document).where(
+        StatusRow.device == row.device,
+        StatusRow.generation == row.generation,
+        StatusRow.deployment_id == row.deployment_id,
+    )
+    story = tell(StatusEvent.parse(document.encode()) for document in session.scalars(events))
+    row.measured = story.measured.encode().decode()
+    if row.inferred and story.outcome is None:
+        return
+    row.inferred = False
+    row.phase, row.progress, row.outcome = story.phase, story.progress, story.outcome
+    row.code, row.detail = story.code, story.detail
 
 
 def _supersede_older(session: Session, row: DesiredRow) -> None:

@@ -102,7 +102,6 @@ class DesiredRow(Base):
     """A desired state that was signed, and what the device said about it since.
 
     Attributes:
-        epoch, seq: order key of the newest event that was taken into account.
         inferred: the outcome is our conclusion; the device's own word replaces it.
     """
 
@@ -114,8 +113,6 @@ class DesiredRow(Base):
     signed: Mapped[bytes]
     issued_at: Mapped[str]
     published_at: Mapped[str | None]
-    epoch: Mapped[int] = mapped_column(default=-1)
-    seq: Mapped[int] = mapped_column(default=-1)
     phase: Mapped[str | None]
     progress: Mapped[float | None]
     outcome: Mapped[str | None]
