@@ -72,7 +72,12 @@ class Release:
 
     manifest: manifest.Manifest
     manifest_ref: desired.FileRef
-    choice: desired.Choice
+
+    @property
+    def choice(self) -> desired.Choice:
+        """The artifact and its golden set, as a desired state names them."""
+        artifact = self.manifest.artifacts[0]
+        return desired.Choice(artifact=_ref(artifact), golden=_ref(artifact.golden))
 
     @property
     def digest(self) -> str:
@@ -80,45 +85,49 @@ class Release:
         return self.choice.artifact.digest
 
 
-def publish(
-    root: Path, version: str, *, artifact: bytes | None = None, golden: bytes | None = None
-) -> Release:
-    """Put a release where the image repository's HTTP server finds it."""
-    factor = float(version.split(".", maxsplit=1)[0])
-    artifact = tiny_model(factor) if artifact is None else artifact
-    golden = golden_set(factor) if golden is None else golden
+def _ref(file: manifest.Artifact | manifest.Golden) -> desired.FileRef:
+    return desired.FileRef(path=file.path, digest=file.digest, length=file.length)
+
+
+def make_manifest(version: str, artifact: bytes, golden: bytes) -> manifest.Manifest:
+    """The manifest of a release of the tiny model."""
     folder = f"tiny/{version}"
-    artifact_ref = _put(root, f"{folder}/any.onnx", artifact)
-    golden_ref = _put(root, f"{folder}/any.golden.npz", golden)
     io_spec = manifest.EngineIO(
         inputs=(manifest.TensorSpec(name="x", dtype=manifest.DType.FP32, shape=(1, WIDTH)),),
         outputs=(manifest.TensorSpec(name="y", dtype=manifest.DType.FP32, shape=(1, WIDTH)),),
     )
-    release = manifest.Manifest(
-        model="tiny",
-        version=version,
-        counter=int(factor),
-        artifacts=(
-            manifest.Artifact(
-                path=artifact_ref.path,
-                digest=artifact_ref.digest,
-                length=artifact_ref.length,
-                kind=target.ArtifactKind.ONNX,
-                precision=manifest.Precision.FP32,
-                target=target.Target(name="any", arch=target.Arch.X86_64),
-                io=io_spec,
-                golden=manifest.Golden(
-                    path=golden_ref.path,
-                    digest=golden_ref.digest,
-                    length=golden_ref.length,
-                    samples=4,
-                    tolerance=1e-5,
-                ),
-            ),
+    entry = manifest.Artifact(
+        path=f"{folder}/any.onnx",
+        digest=hashlib.sha256(artifact).hexdigest(),
+        length=len(artifact),
+        kind=target.ArtifactKind.ONNX,
+        precision=manifest.Precision.FP32,
+        target=target.Target(name="any", arch=target.Arch.X86_64),
+        io=io_spec,
+        golden=manifest.Golden(
+            path=f"{folder}/any.golden.npz",
+            digest=hashlib.sha256(golden).hexdigest(),
+            length=len(golden),
+            samples=4,
+            tolerance=1e-5,
         ),
     )
-    ref = _put(root, f"{folder}/manifest.json", release.encode())
-    return Release(release, ref, desired.Choice(artifact=artifact_ref, golden=golden_ref))
+    counter = int(version.split(".", maxsplit=1)[0])
+    return manifest.Manifest(model="tiny", version=version, counter=counter, artifacts=(entry,))
+
+
+def publish(
+    root: Path, version: str, *, artifact: bytes | None = None, golden: bytes | None = None
+) -> Release:
+    """Put a release where a device finds its files; nobody signs it."""
+    factor = float(version.split(".", maxsplit=1)[0])
+    artifact = tiny_model(factor) if artifact is None else artifact
+    golden = golden_set(factor) if golden is None else golden
+    built = make_manifest(version, artifact, golden)
+    entry = built.artifacts[0]
+    _put(root, entry.path, artifact)
+    _put(root, entry.golden.path, golden)
+    return Release(built, _put(root, f"tiny/{version}/manifest.json", built.encode()))
 
 
 def _put(root: Path, path: str, data: bytes) -> desired.FileRef:

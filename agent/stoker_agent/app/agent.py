@@ -41,6 +41,7 @@ from stoker_contract.topics import DeviceTopics
 
 CONTROL_SOCKET: Final = "control.sock"
 JOURNAL: Final = "state.db"
+STARTING_S: Final = 30.0
 
 log: Final = structlog.get_logger("stoker.agent")
 
@@ -103,6 +104,8 @@ class Agent:
         self._telemetry_interval_s = config.telemetry.interval_s
         self._child = ServerChild(server_command(config), rng) if with_server else None
         self._stop = asyncio.Event()
+        self._clock = clock
+        self._started_s = clock.monotonic_s()
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; then leave everything as it has to be found."""
@@ -144,7 +147,8 @@ class Agent:
 
     def _healthy(self) -> bool:
         # That this is called at all says that the loop turns.
-        return self.session.alive()
+        starting = self._clock.monotonic_s() - self._started_s < STARTING_S
+        return starting or self.session.alive()
 
     def _status(self) -> str:
         server = self.reporter.server
