@@ -78,7 +78,7 @@ class Verifier:
         self._roots = DirectorRoots(
             settings.director_root, settings.cache / "director", settings.url, self._fetcher
         )
-        self._refreshed_s: float | None = None
+        self._asked_s: float | None = None
         self._busy = threading.Lock()
 
     async def verify(self, payload: bytes) -> VerifiedDesired:
@@ -118,15 +118,13 @@ class Verifier:
         good may be late.
         """
         known = self._roots.current().signed
-        hindrance: TrustError | None = None
         try:
             self._check_with(known, payload, now)
         except TrustError as error:
             if error.code not in {ReasonCode.SIGNATURE, ReasonCode.ROOT_CHAIN}:
                 raise
-            if error.code is ReasonCode.SIGNATURE and not self._may_refresh():
+            if error.code is ReasonCode.SIGNATURE and not self._may_ask():
                 raise TrustError(error.code, error.detail, final=False) from None
-        self._refreshed_s = self._clock.monotonic_s()
         hindrance = self._roots.refresh()
         newest = self._roots.current().signed
         try:
@@ -149,10 +147,13 @@ class Verifier:
         floors = DirectorFloors(*self._floors.generation())
         return check_desired(payload, root, self._settings.me, floors, now)
 
-    def _may_refresh(self) -> bool:
-        return self._refreshed_s is None or (
-            self._clock.monotonic_s() - self._refreshed_s >= ROOT_REFRESH_INTERVAL_S
-        )
+    def _may_ask(self) -> bool:
+        """Whether the repository may be asked for a newer root for the sake of a bad signature."""
+        now_s, asked_s = self._clock.monotonic_s(), self._asked_s
+        if asked_s is not None and now_s - asked_s < ROOT_REFRESH_INTERVAL_S:
+            return False
+        self._asked_s = now_s
+        return True
 
     def _verify_images(self, checked: CheckedDesired, root: Root, now: datetime) -> VerifiedDesired:
         settings, claim = self._settings, checked.claim
