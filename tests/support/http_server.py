@@ -17,6 +17,7 @@ class Misbehaviour:
     """What the server does wrong. The default is an honest server with Range.
 
     Attributes:
+        only: misbehave only for paths that end so.
         cut_after: close the connection after this many body bytes, once for each entry.
         status: answer this and no body.
         ignore_range: answer 200 with the whole file to a range request.
@@ -25,6 +26,7 @@ class Misbehaviour:
         stall_after: after this many body bytes, send no more until :meth:`Repository.resume`.
     """
 
+    only: str = ""
     cut_after: list[int] = field(default_factory=list)
     status: int | None = None
     location: str | None = None
@@ -57,14 +59,16 @@ class Repository:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: "_Server"
+    bad: Misbehaviour
 
     def log_message(self, *_args: object) -> None:
         """Tests look at ``Repository.requests``."""
 
     def do_GET(self) -> None:
-        repository, bad = self.server.repository, self.server.repository.bad
+        repository = self.server.repository
         wanted = self.headers.get("Range")
         path = unquote(urlsplit(self.path).path).lstrip("/")
+        bad = self.bad = repository.bad if path.endswith(repository.bad.only) else Misbehaviour()
         repository.requests.append((path, wanted))
         file = repository.root / path
         if bad.status is not None or not file.is_file():
@@ -90,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _headers(self, length: int, content_range: str | None) -> None:
-        bad = self.server.repository.bad
+        bad = self.bad
         self.send_response(HTTPStatus.PARTIAL_CONTENT if content_range else HTTPStatus.OK)
         if content_range:
             self.send_header("Content-Range", bad.content_range or content_range)
@@ -102,8 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _body(self, body: bytes) -> None:
-        repository = self.server.repository
-        bad = repository.bad
+        repository, bad = self.server.repository, self.bad
         end = bad.cut_after.pop(0) if bad.cut_after else len(body)
         sent = 0
         while sent < min(end, len(body)):
