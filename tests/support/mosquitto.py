@@ -102,6 +102,12 @@ def free_port() -> int:
         return port
 
 
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on a port of the loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Mosquitto:
     """One broker, which can be killed and started again with what it had kept on disk."""
 
@@ -131,7 +137,7 @@ class Mosquitto:
         """Start it and wait until it listens."""
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         self._process = subprocess.Popen([program, "-c", str(self.folder / "mosquitto.conf")])
-        wait_until(self._listens, what="mosquitto listens")
+        wait_until(lambda: listens(self.port), what="mosquitto listens")
 
     def kill(self) -> None:
         """End it without notice."""
@@ -152,10 +158,6 @@ class Mosquitto:
             self._process.send_signal(how)
             self._process.wait(timeout=10)
             self._process = None
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 """The session against a real broker."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+
+from structlog.testing import capture_logs
 
 from stoker_agent.clock import SystemClock
 from stoker_agent.control.link import MQTT_5, Endpoint, Link, TlsFiles, Will
@@ -14,7 +18,14 @@ from stoker_agent.core.ports import OutboxEntry
 from stoker_contract.document import MAX_DOCUMENT_BYTES
 from stoker_contract.reported import Get, Notice, Presence
 from stoker_contract.topics import DeviceTopics
-from support.mosquitto import Mosquitto, Observer, make_certificates, running_mosquitto
+from support.mosquitto import (
+    Mosquitto,
+    Observer,
+    free_port,
+    listens,
+    make_certificates,
+    running_mosquitto,
+)
 from support.waiting import eventually, wait_until
 
 TOPICS = DeviceTopics("demo", "edge-1")
@@ -426,3 +437,94 @@ def test_what_can_not_be_sent_does_not_block_what_can(tmp_path: Path) -> None:
 
     with running_mosquitto(tmp_path) as broker, Observer(broker.port) as observer:
         asyncio.run(story())
+
+
+def test_a_broker_that_knows_only_3_1_1_is_spoken_to(tmp_path: Path) -> None:
+    """A broker that never answers an MQTT 5 CONNECT is tried again with the older protocol."""
+    port = free_port()
+    command = [sys.executable, "-m", "stoker_cli.broker.in_process", str(port)]
+
+    async def story() -> None:
+        device = Device()
+        device.outbox.put(TOPICS.telemetry, b"spooled")
+        with Observer(port) as observer:
+            observer.publish(TOPICS.desired, b"desired", retain=True)
+            async with kept(device.session(port)) as session:
+                await eventually(lambda: device.desired, "desired arrives", timeout_s=30.0)
+                await eventually(lambda: device.outbox.depth() == 0, "the outbox is drained")
+                assert session.counters["unreachable"] >= 1
+            assert observer.payloads(TOPICS.telemetry) == [b"spooled"]
+
+    with (tmp_path / "broker.log").open("wb") as log:
+        broker = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: listens(port), what="the broker listens")
+        asyncio.run(story())
+    finally:
+        broker.terminate()
+        broker.wait(timeout=10)
+
+
+def test_a_broker_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    """A device that boots before its broker connects when the broker comes."""
+
+    async def story() -> None:
+        broker = Mosquitto(tmp_path)
+        try:
+            async with kept(Device().session(broker.port)) as session:
+                await eventually(lambda: session.counters["unreachable"] > 2, "it keeps trying")
+                assert session.alive()
+                broker.start()
+                await eventually(lambda: session.connected, "it connects")
+        finally:
+            broker.stop()
+
+    asyncio.run(story())
+
+
+def test_the_cloud_can_slow_a_reconnect_down(tmp_path: Path) -> None:
+    """After a notice no attempt comes earlier than it says."""
+
+    async def story(broker: Mosquitto) -> None:
+        device = Device()
+        session = device.session(broker.port)
+        async with kept(session):
+            await eventually(lambda: device.notices, "the notice arrives")
+            broker.kill()
+            await eventually(lambda: not session.connected, "the loss is noticed")
+            broker.start()
+            await eventually(lambda: session.connected, "it comes back")
+
+    with running_mosquitto(tmp_path) as broker, capture_logs() as logged:
+        with Observer(broker.port) as observer:
+            observer.publish(TOPICS.notice, Notice(min_reconnect_s=1.0).encode(), retain=True)
+        asyncio.run(story(broker))
+    delays_s = [entry["delay_s"] for entry in logged if entry["event"] == "session.retry"]
+    assert delays_s
+    assert all(1.0 <= delay_s <= 1.2 for delay_s in delays_s)
+
+
+def test_refused_messages_wait_for_another_connection(tmp_path: Path) -> None:
+    """What the broker's access list forbids stays in the outbox and blocks nothing else."""
+    access = tmp_path / "acl"
+    access.write_text(
+        f"topic readwrite {TOPICS.root}/#\ntopic deny {TOPICS.telemetry}\ntopic read #\n"
+    )
+
+    async def story(broker: Mosquitto, observer: Observer) -> None:
+        device = Device()
+        for number in range(15):
+            device.outbox.put(TOPICS.telemetry, str(number).encode())
+        device.outbox.put(TOPICS.status("d-1"), b"allowed")
+        session = device.session(broker.port, protocol="5")
+        async with kept(session):
+            await eventually(lambda: device.outbox.depth() == 15, "the allowed one is delivered")
+            await eventually(lambda: observer.payloads(TOPICS.status("d-1")), "and heard")
+        assert session.counters["refused"] == 15
+        assert session.counters["lost"] == 1
+
+    with (
+        running_mosquitto(tmp_path / "broker", lines=f"acl_file {access}\n") as broker,
+        Observer(broker.port) as observer,
+    ):
+        asyncio.run(story(broker, observer))
