@@ -286,8 +286,6 @@ class Worker:
                 pending.future.set_exception(error if pending is culprit else bystander)
         self._waiters.clear()
         self._pending.clear()
-        if not self._handshake.done():
-            self._handshake.cancel()
         self._ring.release()
         self._memory.close()
         self.ended.set_result(error)

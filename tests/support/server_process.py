@@ -19,6 +19,7 @@ from stoker_contract.codes import ReasonCode
 from stoker_contract.control import Op
 from stoker_contract.document import Document
 from stoker_contract.engine import EngineSpec, SlotFile
+from stoker_contract.manifest import Golden
 from support.waiting import wait_until
 
 FAULTY_ENGINE = Path(__file__).with_name("faulty_engine.py")
@@ -38,7 +39,7 @@ class ControlClient:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(150)
+        self._socket.settimeout(60)
         self._socket.connect(str(path))
         self._file = self._socket.makefile("rb")
         self._id = 0
@@ -51,8 +52,8 @@ class ControlClient:
         """
         self._id += 1
         request = control.Request(id=self._id, op=op, args=args.to_object() if args else {})
-        self._socket.sendall(request.encode() + b"\n")
-        line = self._file.readline()
+        self.send(request.encode() + b"\n")
+        line = self.read_line()
         if not line:
             raise ConnectionError(op)
         response = control.Response.parse(line, max_bytes=1024 * 1024)
@@ -60,6 +61,14 @@ class ControlClient:
         if response.code is not None:
             raise RefusedError(response.code, response.detail)
         return response.result or {}
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._socket.sendall(data)
+
+    def read_line(self) -> bytes:
+        """The next line of the server."""
+        return self._file.readline()
 
     def load(self, slot: str, spec: EngineSpec, **options: float) -> control.Loaded:
         """Load a candidate."""
@@ -69,6 +78,31 @@ class ControlClient:
     def swap(self, slot: str) -> control.Swapped:
         """Let the candidate serve."""
         return control.Swapped.parse_object(self.ask(Op.SWAP, control.SlotOnly(slot=slot)))
+
+    def warm(self, slot: str, timeout_s: float = 60.0) -> control.Warmed:
+        """Warm the candidate up."""
+        args = control.SlotTimeout(slot=slot, timeout_s=timeout_s)
+        return control.Warmed.parse_object(self.ask(Op.WARM, args))
+
+    def golden(
+        self, slot: str, path: Path, golden: Golden, **options: float
+    ) -> control.GoldenResult:
+        """Run the golden set on the candidate."""
+        arguments = {"slot": slot, "path": str(path), "golden": golden.to_object(), **options}
+        args = control.RunGolden.parse_object(arguments)
+        return control.GoldenResult.parse_object(self.ask(Op.GOLDEN, args))
+
+    def observe(self, slot: str) -> control.Observed:
+        """Live traffic since the swap."""
+        return control.Observed.parse_object(self.ask(Op.OBSERVE, control.SlotOnly(slot=slot)))
+
+    def restore(self, slot: str) -> control.Swapped:
+        """Let the engine before the swap serve again."""
+        return control.Swapped.parse_object(self.ask(Op.RESTORE, control.SlotOnly(slot=slot)))
+
+    def abort(self, slot: str) -> None:
+        """Close the candidate."""
+        self.ask(Op.ABORT, control.SlotOnly(slot=slot))
 
     def retire(self, slot: str, drain_timeout_s: float = 10.0) -> control.Retired:
         """Close the engine before the swap."""
@@ -214,6 +248,11 @@ class ServerProcess:
             if self._reader is not None:
                 self._reader.join()
 
+    def end(self) -> None:
+        """End the process if it runs, whatever state it is in."""
+        if self._process is not None:
+            self.stop()
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -223,8 +262,7 @@ class ServerProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process is not None:
-            self.stop()
+        self.end()
 
     def _ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
