@@ -56,3 +56,4 @@ class BuildResult:
     machine: Machine
     report: Mapping[str, object]
     output: Path
+    data_note: str = ""

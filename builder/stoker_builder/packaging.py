@@ -67,7 +67,14 @@ def package(bench: Bench, tables: Iterable[tuple[Row, ...]], progress: Progress)
         msg = "a build is packaged after it was timed"
         raise RuntimeError(msg)
     return BuildResult(
-        manifest, rows, bench.timings, bench.split, bench.machine, report, request.output
+        manifest=manifest,
+        rows=rows,
+        timings=bench.timings,
+        split=bench.split,
+        machine=bench.machine,
+        report=report,
+        output=request.output,
+        data_note=bench.data.note,
     )
 
 

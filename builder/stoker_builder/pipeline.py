@@ -29,6 +29,7 @@ from stoker_builder.split import split
 from stoker_builder.targets import TargetSpec, load_target
 from stoker_builder.timing import Timings, time_candidates
 
+_MAX_THREADS = 4  # for answering; more help little at batch 1
 NOT_MEASURABLE = "not measurable here: run this build on a CPU without VNNI"
 
 
@@ -123,18 +124,21 @@ def _audit(bench: Bench, progress: Progress) -> None:
             stage.advance()
 
 
-def _answer(bench: Bench, progress: Progress) -> None:
-    """Answer the certification samples with this machine's kernels."""
-    native = {FP32}
+def _native(bench: Bench) -> list[str]:
+    """The candidates whose target's kernels this machine has."""
+    names = [FP32]
     for target in bench.targets:
         if target_runs_natively(target.target):
-            native |= set(target.recipes)
-    cores = os.cpu_count() or 1
-    sessions = {
-        name: Session(path, threads=min(cores, 4))
-        for name, path in bench.files.items()
-        if name in native
-    }
+            names += [name for name in target.recipes if name in bench.files]
+    return list(dict.fromkeys(names))
+
+
+def _answer(bench: Bench, progress: Progress) -> None:
+    """Answer the certification samples with this machine's kernels."""
+    skip = bench.request.unsafe_skip_gates
+    names = [n for n in _native(bench) if n == FP32 or skip or bench.audits[n].passed]
+    threads = min(os.cpu_count() or 1, _MAX_THREADS)
+    sessions = {name: Session(bench.files[name], threads=threads) for name in names}
     part = bench.split.certification
     with _stage(bench, progress, "answer the certification samples", len(part)) as stage:
         bench.answers = answer_all(
@@ -151,7 +155,8 @@ def _answer(bench: Bench, progress: Progress) -> None:
 
 
 def _time(bench: Bench, progress: Progress) -> Timings:
-    files = {name: path for name, path in bench.files.items() if name in bench.answers}
+    request = bench.request
+    names = [n for n in _native(bench) if request.baselines or n in bench.answers]
     with _stage(bench, progress, "measure latency, interleaved", 1.0) as stage:
         done = 0.0
 
@@ -161,7 +166,12 @@ def _time(bench: Bench, progress: Progress) -> Timings:
             done = share
 
         return time_candidates(
-            bench.source, files, bench.example, seconds=bench.request.latency_s, progress=advance
+            bench.source,
+            {name: bench.files[name] for name in names},
+            bench.example,
+            seconds=request.latency_s,
+            unoptimised=request.baselines,
+            progress=advance,
         )
 
 
@@ -169,7 +179,9 @@ def _judge(bench: Bench, target: TargetSpec) -> tuple[Row, ...]:
     """Fill the rows of one target, as far as this machine's own kernels can tell."""
     native = target_runs_natively(target.target)
     kernels = best_kernels(host_isa())
-    certified_on = f"native {kernels}" if native else f"reference; not executed on {target.name}"
+    certified_on = (
+        f"native {kernels}" if native else f"native {kernels}; not executed on {target.name}"
+    )
     rows = [
         replace(
             _row(bench, target, FP32),
@@ -182,9 +194,9 @@ def _judge(bench: Bench, target: TargetSpec) -> tuple[Row, ...]:
     certified = sum(bench.audits[name].passed for name in recipes if name in bench.audits)
     for name in recipes:
         row = _row(bench, target, name)
-        if native and row.path is not None:
+        if native and name in bench.answers:
             row = _judge_native(bench, row, max(certified, 1), certified_on)
-        elif row.path is not None:
+        elif not native and row.path is not None:
             row = replace(row, why=row.why or NOT_MEASURABLE)
         rows.append(row)
     return select(rows, skip_gates=bench.request.unsafe_skip_gates)
@@ -199,7 +211,10 @@ def _row(bench: Bench, target: TargetSpec, name: str) -> Row:
     if name == FP32:
         return row
     row = replace(row, fusion=found.fusion(bench.audits[FP32]), audited=found.passed)
-    return row if found.passed else replace(row, why=_why_not_fused(found))
+    if found.passed:
+        return row
+    pace = bench.timings.pace(name) if bench.timings else None
+    return replace(row, mark=Mark.NOT_FUSED, why=_why_not_fused(found), pace=pace)
 
 
 def _why_not_fused(found: Audit) -> str:

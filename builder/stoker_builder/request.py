@@ -9,11 +9,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_contract.names import PositiveInt, Slug, Version
 
-LATENCY_S: Final = 4.0
-EMULATION_BUDGET_S: Final = 60.0
+LATENCY_S: Final = 2.5
+EMULATION_BUDGET_S: Final = 25.0
 # for a demonstration, or to see whether a model can be built at all
 QUICK_LATENCY_S: Final = 1.5
-QUICK_EMULATION_BUDGET_S: Final = 8.0
+QUICK_EMULATION_BUDGET_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class BuildRequest:
             the loss that was seen.
         certification_samples: at most so many; None takes all there are.
         latency_s: how long each variant is timed, at least.
+        baselines: time the unoptimised graph and what the audit refused as well: it shows
+            where the speed comes from, and takes time.
         emulation_budget_s: for running a target's kernels that this machine does not have.
         unsafe_skip_gates: ship the first INT8 candidate whatever it answers, and stamp it.
     """
@@ -54,6 +56,7 @@ class BuildRequest:
     calibration_samples: int = 100
     certification_samples: int | None = None
     latency_s: float = LATENCY_S
+    baselines: bool = True
     emulation_budget_s: float = EMULATION_BUDGET_S
     unsafe_skip_gates: bool = False
 

@@ -16,6 +16,7 @@ class Mark(StrEnum):
     PASS = "PASS"  # noqa: S105  a verdict
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
+    NOT_FUSED = "NOT_FUSED"  # refused by the fusion audit, so its answers were not looked at
     NOT_JUDGED = "NOT_JUDGED"
     SKIPPED = "SKIPPED"  # --unsafe-skip-gates
 

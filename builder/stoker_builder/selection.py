@@ -50,7 +50,7 @@ def objection(row: Row, *, skip_gates: bool = False) -> str:
         return row.why or "it could not be made"
     if skip_gates:
         return ""
-    faster = 0.0 if row.pace is None else row.pace.vs_fp32_low or row.pace.vs_fp32 or 0.0
+    faster = 0.0 if row.pace is None else row.pace.vs_fp32 or 0.0
     slow = f"only {faster:.2f}x the speed of FP32; INT8 has to be {MIN_SPEEDUP:.1f}x"
     conditions = (
         (row.audited, row.why or "too little of it is quantised"),

@@ -8,7 +8,7 @@ from typing import Final
 
 from stoker_builder.eager import TUNED_ALLOCATOR, EagerChild
 from stoker_builder.latency import LatencyStats, speedup
-from stoker_builder.measure import Variant, measure
+from stoker_builder.measure import MIN_ROUNDS, BurstRules, Variant, measure
 from stoker_builder.recipes import FP32
 from stoker_builder.rows import Pace
 from stoker_builder.source import Inputs, SourceModel
@@ -19,9 +19,9 @@ EAGER: Final = "eager"
 EAGER_TUNED: Final = "eager-tuned"
 UNOPTIMISED: Final = "fp32-unoptimised"
 BASELINES: Final = {
-    EAGER: "PyTorch eager, as it comes",
-    EAGER_TUNED: "PyTorch eager, allocator tuned",
-    UNOPTIMISED: "ONNX Runtime FP32, graph not optimised",
+    EAGER: "PyTorch eager",
+    EAGER_TUNED: "  allocator tuned",
+    UNOPTIMISED: "FP32, unoptimised",
 }
 MIN_SAMPLES: Final = 1000
 
@@ -48,12 +48,13 @@ class Timings:
         )
 
 
-def time_candidates(
+def time_candidates(  # noqa: PLR0913  what to time, and how
     source: SourceModel,
     files: Mapping[str, Path],
     inputs: Inputs,
     *,
     seconds: float,
+    unoptimised: bool,
     progress: Callable[[float], None],
 ) -> Timings:
     """Time every file, and what it is compared with, with the engine code that ships.
@@ -63,6 +64,7 @@ def time_candidates(
         files: by candidate; FP32 is among them.
         inputs: one sample.
         seconds: per variant, unless it has a thousand samples sooner.
+        unoptimised: time FP32 without graph optimisation too.
         progress: called with the share that is done.
 
     Raises:
@@ -76,11 +78,20 @@ def time_candidates(
                     source.torch.factory, inputs, weights=source.torch.weights, allocator=allocator
                 )
                 variants[name] = stack.enter_context(child)
-        plain = SessionOptions(graph_optimisation="disabled")
-        variants[UNOPTIMISED] = _variant(files[FP32], inputs, plain)
+        if unoptimised:
+            plain = SessionOptions(graph_optimisation="disabled")
+            variants[UNOPTIMISED] = _variant(files[FP32], inputs, plain)
         for name, path in files.items():
             variants[name] = _variant(path, inputs, SessionOptions())
-        stats = measure(variants, min_seconds=seconds, min_samples=MIN_SAMPLES, progress=progress)
+        # a short measurement takes short bursts, or the rounds alone would make it long
+        rules = BurstRules(seconds=min(BurstRules().seconds, seconds / MIN_ROUNDS))
+        stats = measure(
+            variants,
+            min_seconds=seconds,
+            min_samples=MIN_SAMPLES,
+            progress=progress,
+            rules=rules,
+        )
     return Timings(stats)
 
 

@@ -114,6 +114,7 @@ def build(  # noqa: PLR0913  one parameter per option
         gate=gate.value,
         certification_samples=samples,
         latency_s=_given(latency_s, defaults.QUICK_LATENCY_S if quick else defaults.LATENCY_S),
+        baselines=not quick,
         emulation_budget_s=_given(
             emulation_budget_s,
             defaults.QUICK_EMULATION_BUDGET_S if quick else defaults.EMULATION_BUDGET_S,

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import (
     BarColumn,
     Progress,
@@ -33,9 +33,36 @@ _STYLES = {
     Mark.PASS: "green",
     Mark.FAIL: "red",
     Mark.INCONCLUSIVE: "yellow",
+    Mark.NOT_FUSED: "red",
     Mark.NOT_JUDGED: "dim",
     Mark.SKIPPED: "magenta",
 }
+
+
+_WIDE = 92  # columns that all figures need
+_PIPED_WIDTH = 120
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of the table; a narrow terminal shows only what it must."""
+
+    title: str
+    always: bool = True
+
+
+_COLUMNS = (
+    _Column(""),
+    _Column("verdict"),
+    _Column("MB"),
+    _Column("p50 ms"),
+    _Column("p99 ms", always=False),
+    _Column("vs eager"),
+    _Column("vs tuned", always=False),
+    _Column("loss pp"),
+    _Column("bound"),
+    _Column("int8", always=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,67 +116,90 @@ class Bars:
 
 def show(result: BuildResult) -> None:
     """Print the table of a finished build, and what ships."""
-    console = Console()
-    manifest = result.manifest
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(soft_wrap=True, width=_PIPED_WIDTH)
     console.print()
-    console.print(_table(result))
-    console.print(
-        Text(f"  {result.machine.summary}; one thread, batch 1, interleaved", style="dim")
-    )
-    basis = next(
-        (a.accuracy.metric for a in manifest.artifacts if a.accuracy is not None), "not judged"
-    )
-    certified = len(result.split.certification)
-    console.print(Text(f"  {basis} on {certified} held-out samples", style="dim"))
-    for artifact in manifest.artifacts:
-        line = Text("\n  ships  ", style="bold green")
-        line.append(f"{artifact.target.name}: {artifact.precision} ", style="bold")
-        where = artifact.accuracy.certified_on if artifact.accuracy else "nothing"
-        line.append(f"({artifact.length / 1e6:.1f} MB), certified on {where}", style="not bold")
-        console.print(line, end="")
-    console.print(Text(f"\n\n  {manifest.release} is in {result.output}", style="bold"))
-    if manifest.dev:
-        warning = "the gates were skipped: a production device refuses this release"
-        console.print(Text(f"  {warning}", style="bold magenta"))
+    console.print(_table(result, wide=console.width >= _WIDE))
+    _captions(console, result)
+    _refusals(console, result)
+    _ships(console, result)
     sys.stdout.flush()
 
 
-def _table(result: BuildResult) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for title in ("MB", "p50 ms", "p99 ms", "vs eager", "tuned", "loss pp", "bound", "int8"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("why not", overflow="fold", ratio=1)
+def _captions(console: Console, result: BuildResult) -> None:
+    accuracies = (artifact.accuracy for artifact in result.manifest.artifacts)
+    metric = next((accuracy.metric for accuracy in accuracies if accuracy), "not judged")
+    certified = len(result.split.certification)
+    for line in (
+        f"{result.machine.summary}; one thread, batch 1, interleaved",
+        f"{metric} on {certified} held-out samples; bound at 95 %",
+    ):
+        console.print(Text(f"  {line}", style="dim"))
+    if result.data_note:
+        console.print(Text(f"  {result.data_note}", style="dim"))
+
+
+def _refusals(console: Console, result: BuildResult) -> None:
+    refused = [row for row in result.rows if row.why]
+    if refused:
+        console.print(Text("\n  Why not", style="bold"))
+    for row in refused:
+        line = Text(f"  {row.target} {row.candidate}: ", style=_STYLES[row.mark])
+        console.print(line.append(row.why, style="not bold default"))
+
+
+def _ships(console: Console, result: BuildResult) -> None:
+    manifest = result.manifest
+    console.print(Text("\n  Ships", style="bold"))
+    for artifact in manifest.artifacts:
+        line = Text(f"  {artifact.target.name}: {artifact.precision}", style="bold green")
+        where = artifact.accuracy.certified_on if artifact.accuracy else "nothing"
+        about = f"  {artifact.length / 1e6:.1f} MB, certified on {where}"
+        console.print(line.append(about, style="not bold default"))
+    console.print(Text(f"\n  {manifest.release} is in {result.output}", style="bold"))
+    if manifest.dev:
+        warning = "the gates were skipped: a production device refuses this release"
+        console.print(Text(f"  {warning}", style="bold magenta"))
+
+
+def _table(result: BuildResult, *, wide: bool) -> Table:
+    columns = [column for column in _COLUMNS if wide or column.always]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    for column in columns:
+        justify: JustifyMethod = "left" if column.title in {"", "verdict"} else "right"
+        table.add_column(column.title, justify=justify, no_wrap=True)
     for name, stats in result.timings.stats.items():
         if name in BASELINES:
-            table.add_row(*_baseline(BASELINES[name], stats), style="dim")
+            cells = _baseline(BASELINES[name], stats)
+            table.add_row(*(cells.get(column.title, "") for column in columns), style="dim")
     for target in dict.fromkeys(row.target for row in result.rows):
         table.add_section()
         table.add_row(Text(target, style="bold"))
         for row in result.rows:
             if row.target == target:
-                table.add_row(*_candidate(row), style="bold green" if row.shipped else None)
+                filled = _candidate(row)
+                style = "bold green" if row.shipped else None
+                table.add_row(*(filled[column.title] for column in columns), style=style)
     return table
 
 
-def _baseline(title: str, stats: LatencyStats) -> tuple[str, ...]:
-    return (title, "", "", f"{stats.p50_ms:.2f}", f"{stats.p99_ms:.2f}")
+def _baseline(title: str, stats: LatencyStats) -> dict[str, str]:
+    return {"": title, "p50 ms": f"{stats.p50_ms:.2f}", "p99 ms": f"{stats.p99_ms:.2f}"}
 
 
-def _candidate(row: Row) -> tuple[str | Text, ...]:
-    _, candidate, verdict, size, p50, p99, eager, tuned, _, share, why = cells(row)
+def _candidate(row: Row) -> dict[str, str | Text]:
+    _, candidate, verdict, size, p50, p99, eager, tuned, _, share, _ = cells(row)
     accuracy = None if row.mark is Mark.REFERENCE else row.accuracy
-    return (
-        f"  {candidate}",
-        Text(verdict, style="bold green" if row.shipped else _STYLES[row.mark]),
-        size,
-        p50,
-        p99,
-        eager,
-        tuned,
-        f"{100 * accuracy.loss:+.2f}" if accuracy else "",
-        f"{100 * accuracy.loss_bound:+.2f}" if accuracy else "",
-        share,
-        why,
-    )
+    return {
+        "": f"  {candidate}",
+        "verdict": Text(verdict, style="bold green" if row.shipped else _STYLES[row.mark]),
+        "MB": size,
+        "p50 ms": p50,
+        "p99 ms": p99,
+        "vs eager": eager,
+        "vs tuned": tuned,
+        "loss pp": f"{100 * accuracy.loss:+.2f}" if accuracy else "",
+        "bound": f"{100 * accuracy.loss_bound:+.2f}" if accuracy else "",
+        "int8": share,
+    }

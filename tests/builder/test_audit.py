@@ -1,0 +1,120 @@
+"""The fusion audit: what stayed in floating point is found and named."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from stoker_builder.audit import Kernel, audit, count, kernels_of
+from stoker_builder.data import load_data
+from stoker_builder.quantise import Quantiser
+from stoker_builder.recipes import RECIPES
+from stoker_builder.split import split
+from support.builder_models import SHAPE
+from support.tiny_build import MODELS
+
+EXAMPLE = {"x": np.zeros(SHAPE, dtype=np.float32)}
+# 3x3 conv 3->16 at 16x16, 3x3 conv 16->32 at 8x8, 1x1 conv 32->32 at 8x8, linear 128->4
+MACS = 16 * 16 * 16 * 27 + 8 * 8 * 32 * 144 + 8 * 8 * 32 * 32 + 128 * 4
+
+
+@pytest.fixture(scope="module")
+def quantised(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny model by each recipe."""
+    folder = tmp_path_factory.mktemp("quantised")
+    parts = split(load_data(f"{MODELS}:dataset", {"samples": "50"}))
+    quantiser = Quantiser(tiny_onnx, parts.calibration, folder)
+    return {name: quantiser.make(recipe) for name, recipe in RECIPES.items()}
+
+
+def test_every_multiplication_is_counted(tiny_onnx: Path, tmp_path: Path) -> None:
+    """The FP32 file has all its multiply-accumulates in floating point, and no other."""
+    found = audit(tiny_onnx, EXAMPLE, tmp_path)
+
+    assert found.float_macs == MACS
+    assert found.quantised_macs == 0
+    assert not found.uncounted
+
+
+def test_a_fused_file_has_none_left(quantised: dict[str, Path], tmp_path: Path) -> None:
+    """Quantisation changes where the work is done, not how much there is."""
+    found = audit(quantised["int8-perchannel"], EXAMPLE, tmp_path)
+
+    assert found.quantised_macs == MACS
+    assert found.share == 1.0
+    assert found.passed
+
+
+def test_a_stem_left_in_float_is_named(quantised: dict[str, Path], tmp_path: Path) -> None:
+    """The overflow-safe recipe leaves the first convolution in FP32; the audit says so."""
+    found = audit(quantised["int8-mixed"], EXAMPLE, tmp_path)
+
+    assert [node.macs for node in found.float_nodes] == [16 * 16 * 16 * 27]
+    assert not found.passed
+    assert found.fusion().float_ops[0].startswith("Conv ")
+
+
+def test_a_file_that_was_not_fused_fails(quantised: dict[str, Path], tmp_path: Path) -> None:
+    """Without its last quantiser a convolution stays in float, silently; the audit flags it."""
+    model = onnx.load(quantised["int8-perchannel"])
+    scales = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.output[0] in scales:
+            # an operator between dequantiser and convolution is all it takes
+            node.output[0] = f"{node.output[0]}_moved"
+    moved = [n for n in model.graph.node if n.output[0].endswith("_moved")]
+    for node in moved:
+        name = node.output[0]
+        model.graph.node.append(
+            onnx.helper.make_node("Identity" if "weight" in name else "Neg", [name], [name + "2"])
+        )
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            for position, name in enumerate(node.input):
+                if f"{name}_moved" in {m.output[0] for m in moved}:
+                    node.input[position] = f"{name}_moved2"
+    nodes = _in_order(model)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    path = tmp_path / "unfused.onnx"
+    onnx.save(model, path)
+
+    found = audit(path, EXAMPLE, tmp_path)
+
+    assert found.share < 0.1
+    assert not found.passed
+    assert len(found.float_nodes) == 3
+
+
+def test_a_node_without_shapes_counts_against_the_file() -> None:
+    """What can not be counted is not taken for quantised."""
+    node = onnx.helper.make_node("QLinearConv", list("abcdefgh"), ["y"], name="mystery")
+    graph = onnx.helper.make_graph([node], "g", [], [])
+
+    found = count(onnx.helper.make_model(graph), {"other": Kernel((), (1,))})
+
+    assert found.uncounted == ("QLinearConv mystery",)
+    assert not found.passed
+
+
+def test_profiles_are_read_by_node() -> None:
+    """Only kernel events count, each with the shapes it was given."""
+    profile = b"""[{"name": "session_run", "args": {}},
+      {"name": "a_kernel_time", "args": {"input_type_shape": [{"float": [1, 2]}],
+       "output_type_shape": [{"float": [1, 3]}]}}]"""
+
+    assert kernels_of(profile) == {"a": Kernel(((1, 2),), (1, 3))}
+
+
+def _in_order(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    known = {t.name for t in model.graph.initializer} | {i.name for i in model.graph.input}
+    waiting, ordered = list(model.graph.node), []
+    while waiting:
+        ready = [node for node in waiting if set(node.input) - {""} <= known]
+        for node in ready:
+            known |= set(node.output)
+            ordered.append(node)
+            waiting.remove(node)
+        assert ready, "the graph has a cycle"
+    return ordered
