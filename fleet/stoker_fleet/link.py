@@ -7,7 +7,6 @@ exception can not end the client's thread.
 
 import queue
 import ssl
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -67,6 +66,14 @@ class Disconnected:
 Event = Message | Delivered | Connected | Disconnected
 
 
+@dataclass(frozen=True)
+class _Answered:
+    """The broker's answer to a publication, by the number that the client gave it."""
+
+    mid: int
+    refused: str | None
+
+
 class Link:
     """A persistent session at the broker."""
 
@@ -74,10 +81,9 @@ class Link:
         self, config: MqttConfig, protocol: Protocol, client_id: str, filters: Sequence[str]
     ) -> None:
         self._filters = tuple(filters)
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | _Answered] = queue.SimpleQueue()
         self._connection = 0
         self._tokens: dict[int, Any] = {}
-        self._publishing = threading.Lock()
         self._config = config
         self._client = _client(config, protocol, client_id, clean=False)
         self._client.reconnect_delay_set(1, _RECONNECT_CAP_S)
@@ -99,14 +105,14 @@ class Link:
 
     def take(self, timeout_s: float) -> list[Event]:
         """What happened since the last call; waits for the first event."""
-        events: list[Event] = []
+        taken: list[Event | _Answered] = []
         try:
-            events.append(self._events.get(timeout=timeout_s))
-            while len(events) < _MAX_BATCH:
-                events.append(self._events.get_nowait())
+            taken.append(self._events.get(timeout=timeout_s))
+            while len(taken) < _MAX_BATCH:
+                taken.append(self._events.get_nowait())
         except queue.Empty:
             pass
-        return events
+        return [event for one in taken if (event := self._named(one)) is not None]
 
     def acknowledge(self, message: Message) -> None:
         """Tell the broker that a message is stored.
@@ -120,20 +126,20 @@ class Link:
     def publish(self, topic: str, payload: bytes, token: object, *, retain: bool) -> None:
         """Publish; a :class:`Delivered` with ``token`` follows once the broker has it.
 
-        Published while offline, it is sent after the next connect.
+        Published while offline, it is sent after the next connect. Call it, and :meth:`take`,
+        from one thread only: so the answer, which may come before the number is known here, is
+        looked up after it, and no lock is held while the client takes its own.
         """
-        # The answer may come before publish() returns the number that it is for.
-        with self._publishing:
-            info = self._client.publish(topic, payload, qos=_QOS, retain=retain)
-            self._tokens[info.mid] = token
+        info = self._client.publish(topic, payload, qos=_QOS, retain=retain)
+        self._tokens[info.mid] = token
         if info.rc not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN}:
-            self._finish(info.mid, mqtt.error_string(info.rc))
+            self._events.put(_Answered(info.mid, mqtt.error_string(info.rc)))
 
-    def _finish(self, mid: int, refused: str | None) -> None:
-        with self._publishing:
-            token = self._tokens.pop(mid, None)
-        if token is not None:
-            self._events.put(Delivered(token, refused))
+    def _named(self, event: "Event | _Answered") -> Event | None:
+        if not isinstance(event, _Answered):
+            return event
+        token = self._tokens.pop(event.mid, None)
+        return None if token is None else Delivered(token, event.refused)
 
     def _on_connect(
         self,
@@ -176,7 +182,7 @@ class Link:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self._finish(mid, str(reason) if reason.is_failure else None)
+        self._events.put(_Answered(mid, str(reason) if reason.is_failure else None))
 
 
 def find_protocol(

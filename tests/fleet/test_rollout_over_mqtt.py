@@ -1,6 +1,5 @@
 """Rollouts over a real broker, with a real controller process and devices that speak MQTT."""
 
-import json
 import signal
 from collections.abc import Callable, Iterator
 
@@ -11,6 +10,7 @@ from stoker_contract.codes import Outcome, ReasonCode
 from stoker_contract.desired import Desired
 from stoker_contract.status import Phase
 from stoker_contract.target import Arch, Profile
+from stoker_fleet.core.rollout import Progress, RolloutState, measure, state_of
 from support.fleet_site import FleetSite
 from support.simulated_device import Ending, SimulatedDevice
 from support.waiting import wait_until
@@ -31,14 +31,9 @@ def make_device(site: FleetSite) -> Iterator[MakeDevice]:
         device.stop()
 
 
-def known(site: FleetSite) -> dict[str, dict[str, object]]:
-    return {one["device"]: one for one in site.stoker_json("device", "list") if one["reported"]}
-
-
-def create(site: FleetSite, release: str, to: str = "all", slot: str = "main") -> str:
-    created = site.stoker_json("rollout", "create", release, "--to", to, "--slot", slot)
-    rollout_id: str = created["rollout_id"]
-    return rollout_id
+def _observed(site: FleetSite, device: str) -> int:
+    reported = site.known()[device].reported
+    return reported.observed_generation if reported is not None else 0
 
 
 def test_a_release_reaches_every_device(site: FleetSite, make_device: MakeDevice) -> None:
@@ -46,21 +41,21 @@ def test_a_release_reaches_every_device(site: FleetSite, make_device: MakeDevice
     site.start_controller()
     devices = [make_device("edge-1"), make_device("edge-2")]
     site.publish("1.0.0", 1)
-    wait_until(lambda: len(known(site)) == 2, what="both devices are known")
+    site.wait_for("edge-1", "edge-2")
 
-    rollout_id = create(site, "digits/1.0.0")
+    rollout_id = site.roll_out("digits/1.0.0")
 
-    done = site.stoker_json("rollout", "watch", rollout_id, "--timeout-s", "20")
-    assert done["state"] == "succeeded"
-    assert done["progress"] == {
-        "targeted": 2,
-        "reachable": 2,
-        "skipped": 0,
-        "notified": 2,
-        "started": 2,
-        "final": 2,
-        "outcomes": {"SUCCEEDED": 2},
-    }
+    done = site.wait_until_over(rollout_id)
+    assert state_of(done.devices) is RolloutState.SUCCEEDED
+    assert measure(done.devices) == Progress(
+        targeted=2,
+        reachable=2,
+        skipped=0,
+        notified=2,
+        started=2,
+        final=2,
+        outcomes={Outcome.SUCCEEDED: 2},
+    )
     for device in devices:
         desired = device.wait_for_generation(1)
         assert desired.device == device.device
@@ -72,8 +67,8 @@ def test_every_device_gets_a_document_of_its_own(site: FleetSite, make_device: M
     site.start_controller()
     devices = [make_device("edge-1"), make_device("edge-2")]
     site.publish("1.0.0", 1)
-    wait_until(lambda: len(known(site)) == 2, what="both devices are known")
-    create(site, "digits/1.0.0")
+    site.wait_for("edge-1", "edge-2")
+    site.roll_out("digits/1.0.0")
 
     for device in devices:
         device.wait_for_generation(1)
@@ -94,16 +89,13 @@ def test_a_device_that_can_not_run_it_is_skipped_with_the_reason(
     arm = make_device("arm-1", profile=Profile(arch=Arch.AARCH64))
     make_device("edge-1")
     site.publish("1.0.0", 1)
-    wait_until(lambda: len(known(site)) == 2, what="both devices are known")
-    rollout_id = create(site, "digits/1.0.0")
+    site.wait_for("arm-1", "edge-1")
+    rollout_id = site.roll_out("digits/1.0.0")
 
-    done = site.stoker("rollout", "watch", rollout_id, "--timeout-s", "20", "--json", check=False)
-
-    assert done.returncode == 1
-    skipped, served = json.loads(done.stdout)["devices"]
-    assert (skipped["device"], skipped["skipped"]) == ("arm-1", "INCOMPATIBLE_TARGET")
-    assert "needs x86_64" in skipped["detail"]
-    assert served["outcome"] == "SUCCEEDED"
+    skipped, served = site.wait_until_over(rollout_id).devices
+    assert (skipped.device, skipped.skipped) == ("arm-1", ReasonCode.INCOMPATIBLE_TARGET)
+    assert "needs x86_64" in skipped.detail
+    assert served.outcome is Outcome.SUCCEEDED
     assert arm.received == []
 
 
@@ -122,16 +114,17 @@ def test_a_rollback_is_a_failed_rollout_and_does_not_come_back(
     site.publish("1.0.0", 1)
     site.publish("2.0.0", 2)
     site.publish("1.0.0", 1, model="photos")
-    wait_until(lambda: known(site), what="the device is known")
-    statuses = []
+    site.wait_for("edge-1")
+    outcomes = []
     for release, slot in (("digits/1.0.0", "a"), ("digits/2.0.0", "a"), ("photos/1.0.0", "b")):
-        rollout_id = create(site, release, slot=slot)
-        watched = site.stoker("rollout", "watch", rollout_id, "--timeout-s", "20", check=False)
-        statuses.append(watched.returncode)
-        if slot == "a" and release == "digits/2.0.0":
-            assert "ROLLED_BACK PROBATION_LATENCY: p99 doubled" in watched.stdout
+        (one,) = site.wait_until_over(site.roll_out(release, slot=slot)).devices
+        outcomes.append((one.outcome, one.code))
 
-    assert statuses == [0, 1, 0]
+    assert outcomes == [
+        (Outcome.SUCCEEDED, None),
+        (Outcome.ROLLED_BACK, ReasonCode.PROBATION_LATENCY),
+        (Outcome.SUCCEEDED, None),
+    ]
     releases = {name: s.release for name, s in device.wait_for_generation(3).slots.items()}
     assert releases == {"a": "digits/1.0.0", "b": "photos/1.0.0"}
 
@@ -144,22 +137,18 @@ def test_a_killed_controller_continues_where_it_was(
     device = make_device("edge-1", behave=lambda _: None)
     site.publish("1.0.0", 1)
     site.publish("2.0.0", 2)
-    wait_until(lambda: known(site), what="the device is known")
-    rollout_id = create(site, "digits/1.0.0")
+    site.wait_for("edge-1")
+    rollout_id = site.roll_out("digits/1.0.0")
     desired = device.wait_for_generation(1)
     first.kill()
     first.wait()
     final = device.event(desired, 1, Phase.IDLE, final=True, outcome=Outcome.SUCCEEDED)
     device.publish(device.topics.status(rollout_id), final)
 
-    asked = site.stoker("rollout", "watch", rollout_id, "--timeout-s", "0", check=False)
-    assert asked.returncode == 3
-    assert "No controller is running" in asked.stderr
-    create(site, "digits/2.0.0")
+    site.roll_out("digits/2.0.0")
     site.start_controller()
 
-    done = site.stoker_json("rollout", "watch", rollout_id, "--timeout-s", "20")
-    assert done["progress"]["outcomes"] == {"SUCCEEDED": 1}
+    assert site.wait_until_over(rollout_id).devices[0].outcome is Outcome.SUCCEEDED
     assert device.wait_for_generation(2).slots["main"].release == "digits/2.0.0"
     by_generation: dict[int, set[bytes]] = {}
     for generation, _, data in device.received:
@@ -173,13 +162,11 @@ def test_a_lost_store_does_not_reuse_generations(site: FleetSite, make_device: M
     device = make_device("edge-1")
     site.publish("1.0.0", 1)
     site.publish("2.0.0", 2)
-    wait_until(lambda: known(site), what="the device is known")
-    create(site, "digits/1.0.0")
+    site.wait_for("edge-1")
+    site.roll_out("digits/1.0.0")
     device.wait_for_generation(1)
-    wait_until(
-        lambda: known(site)["edge-1"]["reported"]["observed_generation"] == 1,  # type: ignore[index]
-        what="the device reported generation 1",
-    )
+    wait_until(lambda: _observed(site, "edge-1") == 1, what="the device reported generation 1")
+    site.store.close()
     first.kill()
     first.wait()
     for path in site.folder.glob("fleet.db*"):
@@ -187,8 +174,8 @@ def test_a_lost_store_does_not_reuse_generations(site: FleetSite, make_device: M
 
     site.start_controller()
     device.publish(device.topics.reported, device.reported(), retain=True)
-    wait_until(lambda: known(site), what="the device is known again")
-    create(site, "digits/2.0.0")
+    site.wait_for("edge-1")
+    site.roll_out("digits/2.0.0")
 
     assert device.wait_for_generation(2).slots["main"].release == "digits/2.0.0"
 
@@ -200,19 +187,16 @@ def test_a_device_that_is_away_takes_it_when_it_is_back(
     site.start_controller()
     gone = make_device("edge-1")
     site.publish("1.0.0", 1)
-    wait_until(lambda: known(site), what="the device is known")
+    site.wait_for("edge-1")
     gone.vanish()
-    wait_until(lambda: not known(site)["edge-1"]["online"], what="the will arrived")
-    rollout_id = create(site, "digits/1.0.0")
-    wait_until(
-        lambda: site.stoker_json("rollout", "list")[0]["progress"]["notified"] == 1,
-        what="the desired state is at the broker",
-    )
-    assert site.stoker_json("rollout", "list")[0]["progress"]["reachable"] == 0
+    wait_until(lambda: not site.known()["edge-1"].online, what="the will arrived")
+    rollout_id = site.roll_out("digits/1.0.0")
+    wait_until(lambda: site.rollout(rollout_id).devices[0].notified, what="the broker has it")
+    assert not site.rollout(rollout_id).devices[0].reachable
 
     back = make_device("edge-1", epoch=2)
 
-    site.stoker("rollout", "watch", rollout_id, "--timeout-s", "20")
+    assert state_of(site.wait_until_over(rollout_id).devices) is RolloutState.SUCCEEDED
     assert back.generation == 1
 
 
@@ -221,8 +205,8 @@ def test_a_broker_that_forgot_is_told_again(site: FleetSite, make_device: MakeDe
     site.start_controller()
     device = make_device("edge-1")
     site.publish("1.0.0", 1)
-    wait_until(lambda: known(site), what="the device is known")
-    create(site, "digits/1.0.0")
+    site.wait_for("edge-1")
+    site.roll_out("digits/1.0.0")
     device.wait_for_generation(1)
     site.broker.stop()
     for path in site.broker.directory.glob("*.db*"):
@@ -261,14 +245,14 @@ def test_noise_does_not_stop_the_controller(site: FleetSite, make_device: MakeDe
     """After messages that are no documents, a rollout still works."""
     site.start_controller()
     device = make_device("edge-1")
-    wait_until(lambda: known(site), what="the controller listens")
+    site.wait_for("edge-1")
     for payload in (b"", b"{", b"\xff" * 100, b"[" * 10_000, b"x" * 70_000):
         device.publish(device.topics.reported, payload)
         device.publish(device.topics.telemetry, payload)
     device.publish("stoker/v1/demo/edge-1/status/nothing", b"{}")
     site.publish("1.0.0", 1)
 
-    rollout_id = create(site, "digits/1.0.0")
+    rollout_id = site.roll_out("digits/1.0.0")
 
-    site.stoker("rollout", "watch", rollout_id, "--timeout-s", "20")
+    assert state_of(site.wait_until_over(rollout_id).devices) is RolloutState.SUCCEEDED
     assert sum(line["event"] == "message.refused" for line in site.log()) == 11

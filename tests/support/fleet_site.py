@@ -7,12 +7,20 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from stoker_cli.broker.process import Broker
 from stoker_fleet.config import FleetConfig, load_config
-from stoker_fleet.controller import is_controller_running
+from stoker_fleet.controller import catalogue, is_controller_running
+from stoker_fleet.core.assignment import RolloutPlan
+from stoker_fleet.core.rollout import RolloutState, state_of
+from stoker_fleet.requests import request_rollout
+from stoker_fleet.store import devices, rollouts
+from stoker_fleet.store.devices import DeviceView
+from stoker_fleet.store.rollouts import RolloutView
+from stoker_fleet.store.schema import Store
 from stoker_trust.image_repository import ImageRepository, Published
 from stoker_trust.initialise import init_dev
 from support.release_folders import make_release
@@ -66,6 +74,49 @@ class FleetSite:
         assert process.poll() is None, (self.folder / "controller.log").read_text()
         return process
 
+    @cached_property
+    def store(self) -> Store:
+        """The store that the controller writes, for reading along."""
+        return Store(self.config.database)
+
+    def known(self) -> dict[str, DeviceView]:
+        """The devices that reported."""
+        with self.store.transaction() as session:
+            views = devices.all_devices(session)
+        return {view.device: view for view in views if view.reported is not None}
+
+    def wait_for(self, *names: str) -> None:
+        """Wait until the controller knows these devices."""
+        wait_until(lambda: set(names) <= self.known().keys(), what=f"{names} are known")
+
+    def roll_out(self, release: str, to: str = "all", slot: str = "main") -> str:
+        """Ask for a rollout as ``stoker rollout create`` does."""
+        with self.store.transaction() as session:
+            request = request_rollout(
+                session,
+                catalogue(self.config, "cli"),
+                release=release,
+                slot=slot,
+                selector=to,
+                plan=RolloutPlan(),
+                now=datetime.now(UTC),
+            )
+        return request.rollout_id
+
+    def rollout(self, rollout_id: str) -> RolloutView:
+        """A rollout as it is now."""
+        with self.store.transaction() as session:
+            return rollouts.view(session, rollout_id)
+
+    def wait_until_over(self, rollout_id: str, timeout_s: float = 20) -> RolloutView:
+        """Wait until every device of a rollout is final."""
+        wait_until(
+            lambda: state_of(self.rollout(rollout_id).devices) is not RolloutState.RUNNING,
+            timeout_s,
+            what=f"{rollout_id} is over",
+        )
+        return self.rollout(rollout_id)
+
     def stoker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a ``stoker`` command with this fleet's configuration."""
         done = subprocess.run(
@@ -91,6 +142,7 @@ class FleetSite:
 
     def close(self) -> None:
         """End every controller."""
+        self.store.close()
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
