@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker_cli.broker.process import Broker
-from stoker_fleet.config import FleetConfig, load_config
+from stoker_fleet.config import FleetConfig, TlsConfig, load_config
 from stoker_fleet.controller import catalogue, is_controller_running
 from stoker_fleet.core.assignment import RolloutPlan
 from stoker_fleet.core.rollout import RolloutState, state_of
@@ -33,17 +33,23 @@ class FleetSite:
 
     folder: Path
     broker: Broker
+    protocol: str = "auto"
+    tls: TlsConfig | None = None
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         keyring, _ = init_dev(self.folder / "keys", self.folder / "repository", datetime.now(UTC))
         self.images = ImageRepository(self.folder / "repository", keyring)
         self.config_path = self.folder / "fleet.toml"
-        self.config_path.write_text(
+        text = (
             'fleet = "demo"\ndatabase = "fleet.db"\nkeys = "keys"\nrepository = "repository"\n'
-            f'[mqtt]\nhost = "127.0.0.1"\nport = {self.broker.port}\nprotocol = "5"\n',
-            encoding="utf-8",
+            f'[mqtt]\nhost = "127.0.0.1"\nport = {self.broker.port}\n'
+            f'protocol = "{self.protocol}"\n'
         )
+        if self.tls is not None:
+            lines = (f'{name} = "{path}"' for name, path in self.tls)
+            text += "[mqtt.tls]\n" + "\n".join(lines) + "\n"
+        self.config_path.write_text(text, encoding="utf-8")
 
     @property
     def config(self) -> FleetConfig:

@@ -1,5 +1,6 @@
 """A device that speaks the contract over real MQTT and decides at once how a deployment ends."""
 
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from stoker_contract.status import Measured, Phase, StatusEvent
 from stoker_contract.target import Profile
 from stoker_contract.telemetry import LatencyWindow, Telemetry
 from stoker_contract.topics import DeviceTopics
+from stoker_fleet.config import TlsConfig
 from support.documents import PROFILE, TIME
 from support.waiting import wait_until
 
@@ -47,6 +49,8 @@ class SimulatedDevice:
     fleet: str = "demo"
     profile: Profile = PROFILE
     behave: Callable[[Desired], Ending | None] = succeed
+    protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5
+    tls: TlsConfig | None = None
     epoch: int = 1
     seq: int = 0
     received: list[tuple[int, Desired, bytes]] = field(default_factory=list)
@@ -57,9 +61,17 @@ class SimulatedDevice:
         self.topics = DeviceTopics(self.fleet, self.device)
         self._ready = threading.Event()
         self._lock = threading.RLock()
+        mqtt5 = self.protocol is MQTTProtocolVersion.MQTTv5
         self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, self.device, protocol=MQTTProtocolVersion.MQTTv5
+            CallbackAPIVersion.VERSION2,
+            self.device,
+            clean_session=None if mqtt5 else False,
+            protocol=self.protocol,
         )
+        if self.tls is not None:
+            context = ssl.create_default_context(cafile=str(self.tls.ca))
+            context.load_cert_chain(self.tls.certificate, self.tls.key)
+            self._client.tls_set_context(context)
 
     def start(self) -> Self:
         """Connect, be born, report, and take the desired state that is retained."""
@@ -67,9 +79,14 @@ class SimulatedDevice:
         self._client.will_set(self.topics.presence, will, qos=1, retain=True)
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = 3600
-        self._client.connect_async("127.0.0.1", self.port, clean_start=False, properties=properties)
+        if self.protocol is MQTTProtocolVersion.MQTTv5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = 3600
+            self._client.connect_async(
+                "127.0.0.1", self.port, clean_start=False, properties=properties
+            )
+        else:
+            self._client.connect_async("127.0.0.1", self.port)
         self._client.loop_start()
         assert self._ready.wait(10), "the simulated device did not connect"
         return self
