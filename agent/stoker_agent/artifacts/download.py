@@ -43,7 +43,7 @@ class DownloadLimits:
     """
 
     connect_s: float = 10.0
-    read_s: float = 30.0
+    read_s: float = 10.0
     backoff_base_s: float = 0.5
     backoff_cap_s: float = 60.0
     idle_attempts: int = 8
