@@ -74,6 +74,7 @@ class FakeServerControl:
     requests: int = 1000
     errors: int = 0
     restarts: int = 0
+    polls: int = 0
 
     def __post_init__(self) -> None:
         self.restart()
@@ -102,6 +103,7 @@ class FakeServerControl:
 
     async def status(self) -> ServerStatus:
         """What is loaded."""
+        self.polls += 1
         if not self.up:
             raise ControlError(ReasonCode.SERVER_UNAVAILABLE, "the server is down")
         return ServerStatus(

@@ -75,7 +75,14 @@ class Agent:
         )
         verifier = Verifier(TrustSettings.of(config), journal, clock)
         self.deployer = Deployer(
-            journal, effects, verifier, self.reporter, tuning, self._changed, rng
+            journal,
+            effects,
+            verifier,
+            self.reporter,
+            tuning,
+            self._changed,
+            rng,
+            stopped_in_order=journal.take_stopped(),
         )
         self.watch = ServerWatch(self.server, self.reporter, self._changed)
         self.wishes = Wishes(journal, self.deployer, self._changed)
@@ -129,6 +136,7 @@ class Agent:
                 notifier.ready()
         except* _StopError:
             notifier.stopping()
+            self.journal.set_stopped()
             log.info("agent.stopped")
         finally:
             await self.server.aclose()

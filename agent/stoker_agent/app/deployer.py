@@ -35,6 +35,7 @@ class Deployer:
 
     Attributes:
         on_change: called after every durable change, so that the state is reported again.
+        stopped_in_order: how the last life of the agent ended.
     """
 
     journal: Journal
@@ -44,6 +45,7 @@ class Deployer:
     tuning: Tuning
     on_change: Callable[[], None]
     rng: random.Random = field(default_factory=random.Random)
+    stopped_in_order: bool = False
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _fresh: set[int] = field(default_factory=set)
     _unverified: bytes | None = None
@@ -155,7 +157,7 @@ class Deployer:
             if record.generation in self._fresh:
                 effects: tuple[Effect, ...] = (Effect.EVALUATE,)
             else:
-                effects = self._step(run, Event.RESTARTED)
+                effects = self._step(run, self._came_back(run))
             while run.record.progress.outcome is None:
                 event = await self._perform(run, effects)
                 effects = self._step(run, event)
@@ -163,6 +165,12 @@ class Deployer:
                 await self.effects.perform(Effect.ABORT, run)
         finally:
             self._run = None
+
+    def _came_back(self, run: Run) -> Event:
+        in_order, self.stopped_in_order = self.stopped_in_order, False
+        if in_order and (run.phase, Event.RESUMED) in TRANSITIONS:
+            return Event.RESUMED
+        return Event.RESTARTED
 
     def _step(self, run: Run, event: Event) -> tuple[Effect, ...]:
         """Move on, durably; what it led to has to be done next."""

@@ -132,7 +132,7 @@ class Effects:
         status = await self.engines.server_answers()
         for plan in run.plans:
             await self.engines.drop_candidate(plan.slot, status)
-        run.server_id = status.server_id
+        run.held_by(status.server_id)
         return Event.ACTIVATED
 
     async def _preflight(self, run: Run) -> Event:

@@ -50,18 +50,21 @@ class Run:
     """A deployment on its way.
 
     Attributes:
-        server_id: of the server process that holds the candidate.
         kick: set whenever something happened that may interrupt the current effect.
     """
 
     record: Record
-    server_id: str | None = None
     kick: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def phase(self) -> Phase:
         """Where it is."""
         return self.record.progress.phase
+
+    @property
+    def server_id(self) -> str | None:
+        """The server process that holds the candidate."""
+        return self.record.progress.server_id
 
     @property
     def plans(self) -> tuple[SlotPlan, ...]:
@@ -76,6 +79,10 @@ class Run:
     def measured(self, **figures: float | str | None) -> None:
         """Add figures that were measured."""
         self.update(with_measured(self.record.progress, **figures))
+
+    def held_by(self, server_id: str) -> None:
+        """Note which server process will hold the candidate."""
+        self.update(self.record.progress.model_copy(update={"server_id": server_id}))
 
     def planned(self, plans: tuple[SlotPlan, ...]) -> None:
         """Keep the plan."""

@@ -45,6 +45,7 @@ class Event(StrEnum):
     CANCELED = "canceled"  # by a person on the device
     SERVER_LOST = "server_lost"  # the server restarted, and forgot candidate and probation
     RESTARTED = "restarted"  # the agent came back up in this phase
+    RESUMED = "resumed"  # as RESTARTED, but it had been stopped in order
     EXHAUSTED = "exhausted"  # RESTARTED or SERVER_LOST once too often
 
 
@@ -167,6 +168,8 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Row]] = {
     (_P.PROBATION, _E.RESTARTED): _STAGED_AGAIN,
     (_P.COMMITTING, _E.RESTARTED): Row(_P.COMMITTING, (_F.COMMIT, _F.RETIRE)),
     (_P.ROLLING_BACK, _E.RESTARTED): _ROLL_BACK,
+    # An agent that was stopped in order goes on watching; if the server went with it, that shows.
+    (_P.PROBATION, _E.RESUMED): Row(_P.PROBATION, (_F.OBSERVE,)),
     # A server that restarted serves what the slot files name, which is the old engine.
     (_P.LOADING, _E.SERVER_LOST): _STAGED_AGAIN,
     (_P.WARMING, _E.SERVER_LOST): _STAGED_AGAIN,

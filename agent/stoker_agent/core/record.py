@@ -43,6 +43,7 @@ class Progress(Document):
 
     Attributes:
         attempt: 1 at first, one more each time it goes back to STAGED after an interruption.
+        server_id: of the server process that holds the candidate.
         probation_restarts: unclean restarts while the new engine was on probation.
         writes: transitions recorded since the last attempt began.
         code: why it failed, once it has.
@@ -52,6 +53,7 @@ class Progress(Document):
 
     phase: Phase = Phase.ACCEPTED
     attempt: Count = 1
+    server_id: ShortText | None = None
     probation_restarts: Count = 0
     writes: Count = 0
     plans: tuple[SlotPlan, ...] = ()

@@ -198,7 +198,7 @@ class Journal:
         with self._db.change() as connection:
             connection.execute("DELETE FROM bad_digests WHERE digest = ?", (digest,))
 
-    # Local wishes
+    # Local wishes, and how the last life ended
 
     def held(self) -> bool:
         """Whether a person on the device stopped all updates."""
@@ -207,6 +207,17 @@ class Journal:
     def set_held(self, *, held: bool) -> None:
         """Stop all updates, or allow them again."""
         self._set_meta("held", int(held))
+
+    def set_stopped(self) -> None:
+        """Note that the agent was ended in order."""
+        self._set_meta("stopped", 1)
+
+    def take_stopped(self) -> bool:
+        """Whether the last life was ended in order; from now on this one was not."""
+        stopped = bool(self._meta("stopped"))
+        if stopped:
+            self._set_meta("stopped", 0)
+        return stopped
 
     def request(self, kind: RequestKind) -> None:
         """Ask the running agent for something, from another process."""
