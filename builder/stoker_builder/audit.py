@@ -19,7 +19,7 @@ from stoker_builder.source import Inputs
 from stoker_contract.manifest import Fusion
 
 MIN_QUANTISED_SHARE: Final = 0.9
-_MAX_NAMES: Final = 256
+_MAX_NAMES: Final = 32  # a manifest has 64 KiB; the report has them all
 
 # operator -> position of its weight, and whether it computes in integers
 _WEIGHT_POSITION: Final[Mapping[str, tuple[int, bool]]] = {

@@ -36,7 +36,10 @@ class BuildError(Exception):
         code: what kind of reason.
         detail: what was found, and where.
         hint: what to do next.
+        page: where the code is explained.
     """
+
+    page = "docs/build-codes.md"
 
     def __init__(self, code: BuildCode, detail: str, hint: str = "") -> None:
         super().__init__(detail)

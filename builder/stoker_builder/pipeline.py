@@ -119,8 +119,15 @@ def _make_candidates(bench: Bench, progress: Progress) -> None:
 
 def _audit(bench: Bench, progress: Progress) -> None:
     with _stage(bench, progress, "audit what was fused", len(bench.files)) as stage:
-        for name, path in bench.files.items():
-            bench.audits[name] = audit(path, bench.example, bench.scratch)
+        for name, path in tuple(bench.files.items()):
+            try:
+                bench.audits[name] = audit(path, bench.example, bench.scratch)
+            except BuildError as error:
+                # a candidate that can not be run is one that lost; FP32 has to run
+                if name == FP32:
+                    raise
+                bench.failures[name] = error.detail
+                del bench.files[name]
             stage.advance()
 
 
@@ -156,6 +163,8 @@ def _answer(bench: Bench, progress: Progress) -> None:
 
 def _time(bench: Bench, progress: Progress) -> Timings:
     request = bench.request
+    if request.latency_s == 0:
+        return Timings({})
     names = [n for n in _native(bench) if request.baselines or n in bench.answers]
     with _stage(bench, progress, "measure latency, interleaved", 1.0) as stage:
         done = 0.0

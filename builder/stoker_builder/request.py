@@ -32,7 +32,8 @@ class BuildRequest:
         gate: ``bound`` asks the 95 % bound of the loss to be within the budget, ``point``
             the loss that was seen.
         certification_samples: at most so many; None takes all there are.
-        latency_s: how long each variant is timed, at least.
+        latency_s: how long each variant is timed, at least; 0 times nothing, and then no
+            INT8 ships.
         baselines: time the unoptimised graph and what the audit refused as well: it shows
             where the speed comes from, and takes time.
         emulation_budget_s: for running a target's kernels that this machine does not have.

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.sessions import Session
@@ -94,11 +95,21 @@ def ingest(model: str, weights: Path | None, example: Inputs, scratch: Path) -> 
 
 
 def io_of(session: Session) -> EngineIO:
-    """The tensors of a loaded model, as the manifest writes them."""
-    return EngineIO(
-        inputs=tuple(_spec(*tensor) for tensor in session.inputs),
-        outputs=tuple(_spec(*tensor) for tensor in session.outputs),
-    )
+    """The tensors of a loaded model, as the manifest writes them.
+
+    Raises:
+        BuildError: ``UNSUPPORTED_OP``, when they can not cross the serving protocol.
+    """
+    try:
+        return EngineIO(
+            inputs=tuple(_spec(*tensor) for tensor in session.inputs),
+            outputs=tuple(_spec(*tensor) for tensor in session.outputs),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        detail = f"the model's tensors can not be served: {first['loc']}: {first['msg']}"
+        hint = "give it at most 64 tensors, of at most 8 dimensions, with names of 128 letters"
+        raise BuildError(BuildCode.UNSUPPORTED_OP, detail, hint) from None
 
 
 def _spec(name: str, ort_type: str, shape: tuple[object, ...]) -> TensorSpec:

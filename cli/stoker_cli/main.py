@@ -133,7 +133,8 @@ def _explain(error: Exception) -> None:
     if hint := getattr(error, "hint", ""):
         sys.stderr.write(f"{hint}\n")
     if code:
-        sys.stderr.write(f"What it means and what to do: docs/reason-codes.md, section {code}.\n")
+        page = getattr(error, "page", "docs/reason-codes.md")
+        sys.stderr.write(f"What it means and what to do: {page}, section {code}.\n")
 
 
 def _explain_missing(command: Command, error: ModuleNotFoundError) -> int:

@@ -62,7 +62,8 @@ _Samples = Annotated[
     int | None, typer.Option(help="certify on at most so many samples", min=1, metavar="N")
 ]
 _Latency = Annotated[
-    float | None, typer.Option(help="time each variant for so long", min=0.0, metavar="S")
+    float | None,
+    typer.Option(help="time each variant for so long; 0 for not at all", min=0.0, metavar="S"),
 ]
 _Emulation = Annotated[
     float | None,
