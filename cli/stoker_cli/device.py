@@ -114,8 +114,9 @@ def _summary(reported: "Reported | None") -> str:
 def _print_reported(reported: "Reported") -> None:
     profile = reported.profile
     runtimes = ", ".join(f"{name} {version}" for name, version in profile.runtimes.items())
+    labels = " ".join(f"{key}={value}" for key, value in profile.labels.items())
     typer.echo(f"  {profile.arch}, {profile.cores} cores, {profile.cpu_model or 'unknown CPU'}")
-    typer.echo(f"  runtimes: {runtimes or 'none'}; labels: {dict(profile.labels) or 'none'}")
+    typer.echo(f"  runtimes: {runtimes or 'none'}; labels: {labels or 'none'}")
     free = f"{reported.disk.free_bytes / 1e9:.1f} of {reported.disk.total_bytes / 1e9:.1f} GB"
     held = ", held on the device" if reported.held else ""
     typer.echo(f"  phase {reported.phase}, generation {reported.observed_generation}{held}")

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from math import ceil, floor, log2
 from typing import Any, Final
 
-from rich.console import Console
+from rich.columns import Columns
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -12,7 +13,6 @@ from stoker_contract.histogram import (
     BUCKETS_PER_OCTAVE,
     NS_PER_MS,
     HistogramData,
-    bucket_middle_ns,
     quantile_ms,
 )
 from stoker_fleet.store.latency import MergedLatency
@@ -22,7 +22,8 @@ KINDS: Final = ("total", "queue", "compute")
 _BARS_PER_OCTAVE: Final = 4
 _BUCKETS_PER_BAR: Final = BUCKETS_PER_OCTAVE // _BARS_PER_OCTAVE
 _MAX_BARS: Final = 24
-_WIDTH: Final = 40
+_WIDTH: Final = 24
+_GAP: Final = "⋮"
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 
 
@@ -46,20 +47,22 @@ def as_object(merged: MergedLatency) -> dict[str, Any]:
 
 
 def draw(merged: Sequence[MergedLatency], whose: str) -> None:
-    """Print the percentiles of every group, and the histogram of the newest."""
-    console = Console()
+    """Print the percentiles of every group, and the histograms of the newest."""
+    console = Console(highlight=False)
     if not merged:
         console.print(f"No latency was received from {whose} yet: it comes once a window.")
         return
     console.print(_table(merged))
     newest = merged[-1]
+    charts = []
     for kind in KINDS:
         data = _histogram(newest, kind)
         if data.count:
-            console.print()
-            console.print(f"[bold]{newest.release}[/] in slot {newest.slot}: {kind}")
-            for line in bars(data):
-                console.print(line, highlight=False)
+            charts.append(Group(Text(kind, style="bold"), *bars(data)))
+    console.print()
+    console.print(Text.assemble((newest.release, "bold"), f" in slot {newest.slot}"))
+    # Side by side where the terminal is wide enough, else one below the other.
+    console.print(Columns(charts, padding=(0, 3)))
 
 
 def bars(data: HistogramData) -> list[Text]:
@@ -67,21 +70,27 @@ def bars(data: HistogramData) -> list[Text]:
     heights = _coarse(data)
     marks: dict[int, list[str]] = {}
     for name, q in QUANTILES:
-        value = quantile_ms(data, q)
-        if value:
-            bar = floor(log2(value * NS_PER_MS) * _BARS_PER_OCTAVE)
+        if value := quantile_ms(data, q):
+            bar = min(floor(log2(value * NS_PER_MS) * _BARS_PER_OCTAVE), max(heights))
             marks.setdefault(bar, []).append(name)
     tallest = max(heights.values(), default=1)
-    lines = []
+    lines: list[Text] = []
     for bar in range(min(heights, default=0), max(heights, default=-1) + 1):
-        count = heights.get(bar, 0)
-        lower_ms = bucket_middle_ns(bar * _BUCKETS_PER_BAR) / NS_PER_MS
-        line = Text(f"{lower_ms:>10.3g} ms ", style="dim")
-        line.append(_bar(count / tallest), style="cyan")
-        line.append(f" {count}" if count else "", style="dim")
-        line.append(f"  ◀ {' '.join(marks[bar])}" if bar in marks else "", style="bold yellow")
-        lines.append(line)
+        if count := heights.get(bar, 0):
+            lines.append(_line(bar, count, count / tallest, " ".join(marks.get(bar, ()))))
+        elif lines[-1].plain.strip() != _GAP:
+            lines.append(Text(f"{_GAP:>10}", style="dim"))
     return lines
+
+
+def _line(bar: int, count: int, share: float, mark: str) -> Text:
+    lower_ms = 2 ** (bar / _BARS_PER_OCTAVE) / NS_PER_MS
+    return Text.assemble(
+        (f"{lower_ms:>10.3g} ms ", "dim"),
+        (_bar(share), "cyan"),
+        (f" {count}", "dim"),
+        (f" ◀ {mark}" if mark else "", "bold yellow"),
+    )
 
 
 def _coarse(data: HistogramData) -> dict[int, int]:

@@ -151,8 +151,11 @@ def _render(view: RolloutView, config: FleetConfig) -> RenderableType:
     )
     if progress.skipped:
         counts += f" · {progress.skipped} skipped"
-    head = f"Rollout [bold]{view.rollout_id}[/]: [bold]{view.release}[/] → slot {view.slot}"
-    parts: list[RenderableType] = [f"{head}, since {plain(view.created_at)}", table, counts]
+    head = Text.assemble(
+        *("Rollout ", (view.rollout_id, "bold"), ": ", (view.release, "bold")),
+        f" → slot {view.slot}, since {plain(view.created_at)} UTC",
+    )
+    parts: list[RenderableType] = [head, table, Text(counts, style="dim")]
     if state_of(view.devices) is RolloutState.RUNNING and not is_controller_running(
         config.database
     ):

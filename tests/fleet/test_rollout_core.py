@@ -50,11 +50,13 @@ def test_nobody_is_no_success() -> None:
     assert state_of([]) is RolloutState.FAILED
 
 
-def test_a_skipped_device_is_final_and_no_success() -> None:
-    """A device that can not take it neither holds the rollout nor counts as done."""
+def test_a_skipped_device_is_neither_success_nor_failure() -> None:
+    """A device that can not take it does not hold the rollout, and can not make it succeed."""
     skipped = DeviceProgress("edge-2", skipped=ReasonCode.INCOMPATIBLE_TARGET)
 
-    assert state_of([done(Outcome.SUCCEEDED), skipped]) is RolloutState.FAILED
+    assert state_of([done(Outcome.SUCCEEDED), skipped]) is RolloutState.SUCCEEDED
+    assert state_of([done(Outcome.ROLLED_BACK), skipped]) is RolloutState.FAILED
+    assert state_of([skipped]) is RolloutState.FAILED
 
 
 def test_all_denominators_are_counted() -> None:

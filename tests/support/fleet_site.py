@@ -5,13 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stoker_cli.broker.process import Broker
+import pytest
+
+from stoker_cli.broker.process import Broker, find_mosquitto
 from stoker_fleet.config import FleetConfig, TlsConfig, load_config
 from stoker_fleet.controller import catalogue, is_controller_running
 from stoker_fleet.core.assignment import RolloutPlan
@@ -25,6 +29,19 @@ from stoker_trust.image_repository import ImageRepository, Published
 from stoker_trust.initialise import init_dev
 from support.release_folders import make_release
 from support.waiting import wait_until
+
+
+@contextmanager
+def fleet_site(folder: Path) -> Iterator["FleetSite"]:
+    """A fleet with a real mosquitto, all of it ended at the end."""
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    with Broker(folder / "broker", program="mosquitto") as broker:
+        site = FleetSite(folder / "site", broker)
+        try:
+            yield site
+        finally:
+            site.close()
 
 
 @dataclass

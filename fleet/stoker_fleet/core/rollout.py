@@ -20,8 +20,8 @@ class RolloutState(StrEnum):
     """Where a rollout is."""
 
     RUNNING = "running"
-    SUCCEEDED = "succeeded"  # every targeted device is final, and runs the release
-    FAILED = "failed"  # every targeted device is final, and some do not
+    SUCCEEDED = "succeeded"  # all are final, and every device that was addressed runs the release
+    FAILED = "failed"  # all are final, and some do not run it, or nobody was addressed
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,10 @@ def measure(devices: Iterable[DeviceProgress]) -> Progress:
 
 
 def state_of(devices: Iterable[DeviceProgress]) -> RolloutState:
-    """Say where a rollout is. One that targets nobody has failed: nothing was shown."""
+    """Say where a rollout is. One that addresses nobody has failed: nothing was shown."""
     listed = tuple(devices)
     if not all(device.final for device in listed):
         return RolloutState.RUNNING
-    good = bool(listed) and all(device.good for device in listed)
+    addressed = [device for device in listed if device.skipped is None]
+    good = bool(addressed) and all(device.good for device in addressed)
     return RolloutState.SUCCEEDED if good else RolloutState.FAILED
