@@ -108,6 +108,9 @@ class _BoundedClient(paho.Client):
         if self._in_packet["remaining_length"] > MAX_PACKET_BYTES:
             msg = "the broker sends a packet that is too large"
             raise ConnectionError(msg)
+        if len(self._in_messages) > RECEIVE_MAXIMUM:
+            msg = "the broker begins more QoS 2 messages than it finishes"
+            raise ConnectionError(msg)
         return super()._sock_recv(bufsize)
 
 

@@ -29,6 +29,7 @@ from stoker_agent.control.link import (
 )
 from stoker_agent.core.backoff import Backoff
 from stoker_agent.core.ports import Outbox, OutboxEntry
+from stoker_agent.core.rate import TokenBucket
 from stoker_contract.document import MAX_DOCUMENT_BYTES
 from stoker_contract.errors import ContractError
 from stoker_contract.reported import Get, Notice, Presence
@@ -61,7 +62,8 @@ class SessionSettings:
         protocol: ``auto``, ``5`` or ``3.1.1``.
         get_after_s: the retained desired state should have come by then, else it is asked for.
         reconcile_s: how often it is asked for anyway.
-        desired_interval_s: documents are looked at no faster than this.
+        desired_burst: documents that are looked at as fast as they come.
+        desired_per_s: documents a second after that: each may cost requests to the repository.
         report_interval_s: reports are sent no faster than this.
         outbox_per_s: messages are sent no faster than this.
     """
@@ -73,7 +75,8 @@ class SessionSettings:
     boot_jitter_s: float = 30.0
     get_after_s: float = 5.0
     reconcile_s: float = 300.0
-    desired_interval_s: float = 0.2
+    desired_burst: float = 10.0
+    desired_per_s: float = 0.5
     report_interval_s: float = 0.5
     outbox_per_s: float = 50.0
 
@@ -280,9 +283,14 @@ class Session:
 
     async def _handle_desired(self) -> None:
         """One document after the other, across connections: a flapping link must not starve us."""
+        settings, clock = self._settings, self._clock
+        bucket = TokenBucket.full(
+            settings.desired_burst, settings.desired_per_s, clock.monotonic_s()
+        )
         while True:
             link, message = await self._inbox.get()
             if message.payload:  # an empty one says that the retained message was cleared
+                await asyncio.sleep(bucket.take(clock.monotonic_s()))
                 try:
                     await self._on_desired(message.payload)
                 except Exception:  # not acknowledged, so it comes again with the next connection
@@ -290,7 +298,6 @@ class Session:
                     log.exception("session.desired_crashed")
                     continue
             link.acknowledge(message)
-            await asyncio.sleep(self._settings.desired_interval_s)
 
     # Outgoing
 

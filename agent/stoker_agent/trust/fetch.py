@@ -27,41 +27,54 @@ class FetchLimits:
 
     Attributes:
         read_s: without a byte.
-        total_s: for the whole answer, however steadily it trickles.
+        total_s: for a whole answer, however steadily it trickles.
+        budget_s: for all answers that one verification needs.
     """
 
     connect_s: float = 10.0
     read_s: float = 10.0
     total_s: float = 60.0
+    budget_s: float = 180.0
 
 
 class BoundedFetcher(FetcherInterface):
-    """The only way metadata comes onto the device. Raises ``DownloadError`` and nothing else."""
+    """The only way metadata comes onto the device. Raises ``DownloadError`` and nothing else.
+
+    One thread fetches at a time; ``give_up`` may be called by another.
+    """
 
     def __init__(self, limits: FetchLimits = FetchLimits()) -> None:
         self._limits = limits
+        self._end_s = 0.0
+        self._given_up = True
+        self._sock: socket.socket | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """A verification begins: it has the whole budget."""
+        self._end_s = time.monotonic() + self._limits.budget_s
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """End what is being fetched, and fetch nothing more before the next ``begin``."""
+        self._given_up = True
+        self._cut()
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         # A generator: nothing happens, and nothing is opened, before the first chunk is taken.
         return self._chunks(url)
 
     def _chunks(self, url: str) -> Iterator[bytes]:
+        began_s = time.monotonic()
+        deadline_s = min(began_s + self._limits.total_s, self._end_s)
+        if deadline_s <= began_s or self._given_up:
+            msg = f"{url}: no time is left"
+            raise SlowRetrievalError(msg)
         connection, path = self._connection(url)
-        deadline_s = time.monotonic() + self._limits.total_s
-        timer = threading.Timer(self._limits.total_s, _cut, (connection,))
+        timer = threading.Timer(deadline_s - began_s, self._cut)
         timer.daemon = True
         try:
-            connection.connect()
-            connection.sock.settimeout(self._limits.read_s)
-            timer.start()
-            headers = {"Accept-Encoding": "identity", "User-Agent": "stoker-agent"}
-            connection.request("GET", path, headers=headers, preload_content=False)
-            response = connection.getresponse()
-            self._check(url, response.status, response.headers.get("Content-Encoding"))
-            while chunk := response.read1(READ_BYTES, decode_content=False):
-                if time.monotonic() > deadline_s:
-                    break
-                yield chunk
+            yield from self._answer(connection, path, url, timer)
         except DownloadError:
             raise
         except Exception as error:  # noqa: BLE001 - a server must not choose how we fail
@@ -70,10 +83,35 @@ class BoundedFetcher(FetcherInterface):
                 raise DownloadError(msg) from None
         finally:
             timer.cancel()
+            self._sock = None
             connection.close()
-        if time.monotonic() >= deadline_s:
-            msg = f"{url}: not complete within {self._limits.total_s} s"
+        if time.monotonic() >= deadline_s or self._given_up:
+            msg = f"{url}: not complete within {deadline_s - began_s:.1f} s"
             raise SlowRetrievalError(msg)
+
+    def _answer(
+        self, connection: HTTPConnection, path: str, url: str, timer: threading.Timer
+    ) -> Iterator[bytes]:
+        connection.connect()
+        # Kept here: http.client forgets its socket once it knows that the answer is the last one.
+        self._sock = connection.sock
+        self._sock.settimeout(self._limits.read_s)
+        timer.start()
+        if self._given_up:
+            return
+        headers = {"Accept-Encoding": "identity", "User-Agent": "stoker-agent"}
+        connection.request("GET", path, headers=headers, preload_content=False)
+        response = connection.getresponse()
+        self._check(url, response.status, response.headers.get("Content-Encoding"))
+        while chunk := response.read1(READ_BYTES, decode_content=False):
+            yield chunk
+
+    def _cut(self) -> None:
+        """End the connection under the thread that reads it."""
+        sock = self._sock
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def _connection(self, url: str) -> tuple[HTTPConnection, str]:
         parts = urlsplit(url)
@@ -88,11 +126,3 @@ class BoundedFetcher(FetcherInterface):
         if encoding not in (None, "identity"):
             msg = f"{url}: compressed, although that was not asked for"
             raise DownloadError(msg)
-
-
-def _cut(connection: HTTPConnection) -> None:
-    """End a connection under the thread that reads it."""
-    sock = connection.sock
-    if sock is not None:
-        with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from tuf.api.metadata import Root, TargetFile
-from tuf.ngclient.fetcher import FetcherInterface
 
 from stoker_agent.clock import Clock
 from stoker_agent.config import Config
@@ -26,7 +25,7 @@ from stoker_agent.core.trust import (
 )
 from stoker_agent.errors import TrustError
 from stoker_agent.trust.director import DirectorRoots
-from stoker_agent.trust.fetch import BoundedFetcher
+from stoker_agent.trust.fetch import BoundedFetcher, FetchLimits
 from stoker_agent.trust.image import ImageRepository
 from stoker_contract.codes import ReasonCode
 from stoker_contract.desired import FileRef
@@ -69,12 +68,12 @@ class Verifier:
         settings: TrustSettings,
         floors: Floors,
         clock: Clock,
-        fetcher: FetcherInterface | None = None,
+        limits: FetchLimits = FetchLimits(),  # noqa: B008 - frozen
     ) -> None:
         self._settings = settings
         self._floors = floors
         self._clock = clock
-        self._fetcher = fetcher or BoundedFetcher()
+        self._fetcher = BoundedFetcher(limits)
         self._roots = DirectorRoots(
             settings.director_root, settings.cache / "director", settings.url, self._fetcher
         )
@@ -87,7 +86,11 @@ class Verifier:
         Raises:
             TrustError: it is refused, or can not be verified now (``final`` is false).
         """
-        return await asyncio.to_thread(self.verify_now, payload)
+        try:
+            return await asyncio.to_thread(self.verify_now, payload)
+        except asyncio.CancelledError:
+            self._fetcher.give_up()  # else the process could not end before a slow mirror does
+            raise
 
     def verify_now(self, payload: bytes) -> VerifiedDesired:
         """As :meth:`verify`, blocking.
@@ -96,6 +99,7 @@ class Verifier:
             TrustError: as :meth:`verify`.
         """
         with self._busy:  # a verification that was given up may still be running
+            self._fetcher.begin()
             now = self._now()
             checked, root = self._check(payload, now)
             try:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker_agent.core.backoff import MAX_DOUBLINGS, STABLE_S, Backoff
+from stoker_agent.core.rate import TokenBucket
 
 
 def longest(backoff: Backoff) -> float:
@@ -80,3 +81,25 @@ def test_failures_do_not_grow_for_ever() -> None:
 
     assert backoff.failures == MAX_DOUBLINGS
     assert longest(backoff) <= 300.0
+
+
+def test_a_bucket_gives_a_burst_and_then_its_rate() -> None:
+    """What comes at once is let through up to the burst; the rest is spread out."""
+    bucket = TokenBucket.full(3, 0.5, now_s=100.0)
+
+    assert [bucket.take(100.0) for _ in range(5)] == [0.0, 0.0, 0.0, 2.0, 4.0]
+    assert bucket.take(200.0) == 0.0
+    assert bucket.level == 2.0
+
+
+@given(gaps_s=st.lists(st.floats(0, 5), min_size=1, max_size=60))
+def test_a_bucket_never_gives_more_than_burst_and_rate(gaps_s: list[float]) -> None:
+    """Whenever they are asked for, tokens are usable at the promised rate only."""
+    bucket, now_s, usable = TokenBucket.full(4, 2.0, now_s=0.0), 0.0, []
+    for gap_s in gaps_s:
+        now_s += gap_s
+        usable.append(now_s + bucket.take(now_s))
+        now_s = usable[-1]
+
+    for first, last in zip(usable, usable[4:], strict=False):
+        assert last - first >= 0.5 - 1e-6

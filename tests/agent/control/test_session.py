@@ -84,7 +84,7 @@ class Device:
             "cap_s": 0.2,
             "boot_jitter_s": 0.0,
             "get_after_s": 0.2,
-            "desired_interval_s": 0.0,
+            "desired_per_s": 1000.0,
             "report_interval_s": 0.01,
             "outbox_per_s": 1000.0,
             **settings,

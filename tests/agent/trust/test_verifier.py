@@ -15,7 +15,7 @@ import pytest
 from stoker_agent.core.ports import VerifiedDesired
 from stoker_agent.core.trust import Addressee
 from stoker_agent.errors import TrustError
-from stoker_agent.trust.fetch import BoundedFetcher, FetchLimits
+from stoker_agent.trust.fetch import FetchLimits
 from stoker_agent.trust.verifier import TrustSettings, Verifier
 from stoker_contract.codes import ReasonCode
 from support.tuf_repository import (
@@ -29,6 +29,7 @@ from support.tuf_repository import (
     served,
     sign,
 )
+from support.waiting import eventually
 
 
 @dataclass
@@ -96,8 +97,7 @@ class Device:
             cache=self.folder / "tuf",
             allow_dev=self.allow_dev,
         )
-        fetcher = BoundedFetcher(self.limits)
-        self.verifier = Verifier(settings, self.floors, self.clock, fetcher)
+        self.verifier = Verifier(settings, self.floors, self.clock, self.limits)
 
     def take(self, payload: bytes) -> VerifiedDesired:
         """Verify and accept."""
@@ -684,3 +684,35 @@ def test_verifying_does_not_stop_the_event_loop(device: Device, fleet: Fleet) ->
     payload = fleet.desire(fleet.publish(make_release()))
 
     assert asyncio.run(device.verifier.verify(payload)).generation == 1
+
+
+def test_a_verification_that_is_cancelled_lets_go_of_a_slow_mirror(
+    device: Device, fleet: Fleet
+) -> None:
+    """The agent can end while a mirror trickles: no thread is left behind waiting for it."""
+    payload = fleet.desire(fleet.publish(make_release()))
+    fleet.answers["metadata/timestamp.json"] = trickling
+
+    async def story() -> None:
+        task = asyncio.create_task(device.verifier.verify(payload))
+        await eventually(lambda: "metadata/timestamp.json" in fleet.requests, "it fetches")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(story())  # waits for the thread
+
+    fleet.answers.clear()
+    assert device.take(payload).generation == 1
+
+
+def test_all_answers_of_one_verification_share_a_budget(device: Device, fleet: Fleet) -> None:
+    """A mirror can not make a verification last by being slow in each of many files."""
+    payload = fleet.desire(fleet.publish(make_release()))
+    fleet.answers["metadata/timestamp.json"] = trickling
+    device.limits = FetchLimits(total_s=60.0, budget_s=0.4)
+    device.restart()
+
+    error = device.refuse(payload)
+
+    assert (error.code, error.final) == (ReasonCode.NETWORK, False)
