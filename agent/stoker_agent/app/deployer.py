@@ -122,12 +122,15 @@ class Deployer:
         if not error.final:
             self._unverified = payload
             return
-        final = None
+        message = None
         if error.deployment_id is not None and error.generation is not None:
-            final = self.reporter.refusal(
-                error.deployment_id, error.generation, error.code, error.detail
-            )
-        self.journal.refuse(digest, final)
+            # A replay must not end a deployment again that has its final status already.
+            final = error.generation > self.journal.generation()[0]
+            if final or error.code is not ReasonCode.STALE_GENERATION:
+                message = self.reporter.refusal(
+                    error.deployment_id, error.generation, error, final=final
+                )
+        self.journal.refuse(digest, message)
         self.on_change()
 
     def _accept(self, verified: VerifiedDesired) -> None:
@@ -283,7 +286,8 @@ class Deployer:
     def _deadline_s(self, run: Run) -> float | None:
         if run.phase in POLICY_PHASES:
             return run.record.intent.desired.policy.deadline_s
-        return self.tuning.deadlines_s.get(run.phase)
+        one_slot_s = self.tuning.deadlines_s.get(run.phase)
+        return None if one_slot_s is None else one_slot_s * max(len(run.plans), 1)
 
     async def _tidy(self) -> None:
         """Close candidates that a former life has left; if the server answers at all."""

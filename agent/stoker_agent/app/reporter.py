@@ -6,9 +6,10 @@ from typing import Protocol
 from stoker_agent.clock import Clock, timestamp
 from stoker_agent.core.record import Record
 from stoker_agent.core.report import Figures, Stamp, reported, status_event
+from stoker_agent.errors import AgentError
 from stoker_agent.state.journal import Journal, Message, MessageKind
 from stoker_agent.state.slots import SlotFiles
-from stoker_contract.codes import Outcome, ReasonCode
+from stoker_contract.codes import Outcome
 from stoker_contract.control import ServerStatus
 from stoker_contract.reported import Capacity, Reported
 from stoker_contract.status import Phase, StatusEvent
@@ -70,9 +71,9 @@ class Reporter:
         return Message(self.topics.status(record.deployment_id), event.encode(), kind)
 
     def refusal(
-        self, deployment_id: str, generation: int, code: ReasonCode, detail: str
+        self, deployment_id: str, generation: int, error: AgentError, *, final: bool
     ) -> Message:
-        """The final status of a document that was refused before it became a deployment."""
+        """The status of a document that was refused before it became a deployment."""
         stamp = self.stamp()
         event = StatusEvent(
             device=stamp.device,
@@ -81,15 +82,17 @@ class Reporter:
             epoch=stamp.epoch,
             seq=stamp.seq,
             phase=Phase.ACCEPTED,
-            final=True,
-            outcome=Outcome.REJECTED,
-            code=code,
-            stack=(Phase.ACCEPTED, "trust", code),
-            detail=detail,
+            final=final,
+            outcome=Outcome.REJECTED if final else None,
+            code=error.code,
+            stack=(Phase.ACCEPTED, "trust", error.code),
+            detail=error.detail,
             time=stamp.time,
             time_trusted=stamp.time_trusted,
         )
-        return Message(self.topics.status(deployment_id), event.encode(), "final")
+        return Message(
+            self.topics.status(deployment_id), event.encode(), "final" if final else "status"
+        )
 
     def reported(self) -> Reported:
         """The full actual state of the device."""

@@ -168,7 +168,7 @@ class Journal:
         """The last deployments, newest first."""
         return self._records("ORDER BY generation DESC LIMIT ?", limit)
 
-    def refuse(self, payload_sha256: str, final: Message | None) -> None:
+    def refuse(self, payload_sha256: str, message: Message | None) -> None:
         """Remember that a document was refused for good, and say so once."""
         with self._db.change() as connection:
             connection.execute(
@@ -180,7 +180,7 @@ class Journal:
                 "DELETE FROM refused WHERE sequence <= (SELECT max(sequence) FROM refused) - ?",
                 (MAX_REFUSED,),
             )
-            _enqueue(connection, [final] if final else [])
+            _enqueue(connection, [message] if message else [])
 
     def was_refused(self, payload_sha256: str) -> bool:
         """Whether exactly these bytes were refused for good before."""

@@ -12,9 +12,12 @@ import pytest
 
 from stoker_agent.app.notify import Notifier
 from stoker_contract.codes import Outcome
+from stoker_contract.desired import Probation
+from stoker_contract.status import Phase
 from support.agent_process import AgentProcess
 from support.cloud import Cloud, running_cloud, write_agent_config
 from support.edge_device import SLOT
+from support.mosquitto import Observer
 from support.waiting import wait_until
 
 
@@ -126,3 +129,47 @@ def test_systemd_is_told_over_the_raw_socket(short_tmp: Path) -> None:
         Notifier({}).ready()
 
         assert systemd.recv(100) == b"READY=1"
+
+
+@pytest.mark.slow
+def test_a_broker_that_dies_in_between_gets_the_final_status_later(
+    cloud: Cloud, short_tmp: Path
+) -> None:
+    """The deployment goes on without a network, and what it said survives the agent, too."""
+    with agent_of(cloud, short_tmp, "--with-server") as agent:
+        cloud.repository.bad.only = ".onnx"
+        cloud.repository.bad.stall_after = 0
+        deployment = cloud.roll_out(cloud.release("1.0.0"), 1)
+        wait_until(lambda: agent.phase() is Phase.DOWNLOADING, 30, "downloading")
+        cloud.broker.kill()
+        cloud.repository.resume()
+        wait_until(lambda: agent.phase() is Phase.IDLE, 60, "the deployment ends")
+        assert cloud.finals(deployment) == []
+        agent.kill()
+        cloud.broker.start()
+        with Observer(cloud.broker.port) as cloud.observer:
+            agent.start()
+            final = cloud.ended(deployment)
+            wait_until(lambda: serving(cloud) == "tiny/1.0.0", 30, "the report")
+
+    assert final.outcome is Outcome.SUCCEEDED
+    assert len(cloud.finals(deployment)) == 1
+
+
+@pytest.mark.slow
+def test_a_first_release_that_fails_has_nothing_to_go_back_to(
+    cloud: Cloud, short_tmp: Path
+) -> None:
+    """It says so, and nothing is committed: after a boot the slot is empty."""
+    with agent_of(cloud, short_tmp, "--with-server") as agent:
+        deployment = cloud.roll_out(
+            cloud.release("1.0.0"), 1, Probation(duration_s=60.0, min_samples=10)
+        )
+        wait_until(lambda: agent.phase() is Phase.PROBATION, 60, "probation")
+        assert agent.command("rollback").returncode == 0
+        final = cloud.ended(deployment)
+        why = agent.command("why").stdout
+
+    assert final.outcome is Outcome.ROLLBACK_FAILED
+    assert "ROLLBACK_FAILED" in why
+    assert not (short_tmp / "state" / "slots" / f"{SLOT}.json").exists()

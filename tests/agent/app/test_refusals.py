@@ -160,6 +160,27 @@ def test_a_document_that_can_not_be_verified_now_is_tried_again(
     tell(story)
 
 
+@pytest.mark.parametrize(
+    ("code", "events"),
+    [(ReasonCode.STALE_GENERATION, 0), (ReasonCode.EQUIVOCATION, 1)],
+)
+def test_a_replay_does_not_end_a_deployment_again(
+    tell: Callable[[Story], None], code: ReasonCode, events: int
+) -> None:
+    """An old document changes nothing; two documents of one generation raise an alarm."""
+
+    async def story(device: EdgeDevice, server: FakeServerControl) -> None:
+        before = len(device.events("d-1"))
+        device.verifier.refusal = TrustError(code, "seen", generation=1, deployment_id="d-1")
+        await device.deployer.on_desired(b"replayed")
+        said = device.events("d-1")[before:]
+
+        assert len(device.finals("d-1")) == 1
+        assert [(event.final, event.code) for event in said] == [(False, code)] * events
+
+    tell(story)
+
+
 def test_forged_bytes_get_no_answer(tell: Callable[[Story], None]) -> None:
     """Nothing in a document that nobody signed is believed, not even its id."""
 
