@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stoker_cli.fleet_options import AsJson, Config, open_fleet, plain
+from stoker_cli.fleet_options import AsJson, Config, open_fleet, plain, printable
 
 if TYPE_CHECKING:
     from stoker_contract.reported import Reported
@@ -29,11 +29,11 @@ def list_devices(config: Config = None, *, as_json: AsJson = False) -> None:
         typer.echo(json.dumps([_as_object(view) for view in views]))
         return
     if not views:
-        typer.echo("No device is known yet. One appears here once its agent has connected,")
-        typer.echo("while the controller runs (stoker fleet run).")
+        _say("No device is known yet. One appears here once its agent has connected,")
+        _say("while the controller runs (stoker fleet run).")
     for view in views:
         presence = "online" if view.online else "offline"
-        typer.echo(f"{view.device:<20} {presence:<8} {_summary(view.reported)}")
+        _say(f"{view.device:<20} {presence:<8} {_summary(view.reported)}")
 
 
 @app.command()
@@ -49,17 +49,17 @@ def show(device: Name, config: Config = None, *, as_json: AsJson = False) -> Non
     if as_json:
         typer.echo(json.dumps({**_as_object(view), "deployments": [_deployment(d) for d in past]}))
         return
-    typer.echo(f"{view.device}: {'online' if view.online else 'offline'}")
-    typer.echo(f"  said so {plain(view.presence_at)}, reported {plain(view.reported_at)} UTC")
+    _say(f"{view.device}: {'online' if view.online else 'offline'}")
+    _say(f"  said so {plain(view.presence_at)}, reported {plain(view.reported_at)} UTC")
     if view.reported is not None:
         _print_reported(view.reported)
     if past:
-        typer.echo("  deployments, newest first:")
+        _say("  deployments, newest first:")
     for deployment in past:
         words = deployment.outcome or deployment.phase or "notified"
         code = f" {deployment.code}" if deployment.code else ""
         detail = f": {deployment.detail}" if deployment.detail else ""
-        typer.echo(
+        _say(
             f"    {deployment.generation:>4} {deployment.rollout_id:<12} {deployment.release}"
             f" → {deployment.slot}  {words}{code}{detail}"
         )
@@ -86,6 +86,10 @@ def latency(
         typer.echo(json.dumps([as_object(one) for one in merged]))
         return
     draw(merged, device)
+
+
+def _say(line: str) -> None:
+    typer.echo(printable(line))
 
 
 def _as_object(view: "DeviceView") -> dict[str, Any]:
@@ -115,19 +119,19 @@ def _print_reported(reported: "Reported") -> None:
     profile = reported.profile
     runtimes = ", ".join(f"{name} {version}" for name, version in profile.runtimes.items())
     labels = " ".join(f"{key}={value}" for key, value in profile.labels.items())
-    typer.echo(f"  {profile.arch}, {profile.cores} cores, {profile.cpu_model or 'unknown CPU'}")
-    typer.echo(f"  runtimes: {runtimes or 'none'}; labels: {labels or 'none'}")
+    _say(f"  {profile.arch}, {profile.cores} cores, {profile.cpu_model or 'unknown CPU'}")
+    _say(f"  runtimes: {runtimes or 'none'}; labels: {labels or 'none'}")
     free = f"{reported.disk.free_bytes / 1e9:.1f} of {reported.disk.total_bytes / 1e9:.1f} GB"
     held = ", held on the device" if reported.held else ""
-    typer.echo(f"  phase {reported.phase}, generation {reported.observed_generation}{held}")
-    typer.echo(f"  disk free {free}, {reported.outbox_depth} events not sent yet")
+    _say(f"  phase {reported.phase}, generation {reported.observed_generation}{held}")
+    _say(f"  disk free {free}, {reported.outbox_depth} events not sent yet")
     for name, slot in reported.slots.items():
         state = "degraded" if slot.degraded else "ready" if slot.ready else "not ready"
         why = f" {slot.reason}: {slot.detail}" if slot.reason else ""
         active = f"{slot.release} ({slot.active[:12]})" if slot.active else "nothing"
-        typer.echo(f"  slot {name}: {active}, {state}{why}")
+        _say(f"  slot {name}: {active}, {state}{why}")
         if slot.previous_release:
-            typer.echo(f"    before: {slot.previous_release}")
+            _say(f"    before: {slot.previous_release}")
 
 
 def _deployment(deployment: "Deployment") -> dict[str, Any]:

@@ -29,6 +29,13 @@ def open_fleet(config: Path | None) -> "tuple[FleetConfig, Store]":
     return settings, Store(settings.database)
 
 
+def printable(text: str) -> str:
+    """Text that a device sent, without what would steer the terminal it is shown on."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
 def plain(seconds_iso: str | None) -> str:
     """A time as people read it, to the second."""
     return seconds_iso[:19].replace("T", " ") if seconds_iso else "-"

@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from stoker_cli.fleet_options import printable
 from stoker_contract.histogram import (
     BUCKETS_PER_OCTAVE,
     NS_PER_MS,
@@ -60,7 +61,7 @@ def draw(merged: Sequence[MergedLatency], whose: str) -> None:
         if data.count:
             charts.append(Group(Text(kind, style="bold"), *bars(data)))
     console.print()
-    console.print(Text.assemble((newest.release, "bold"), f" in slot {newest.slot}"))
+    console.print(Text.assemble((printable(newest.release), "bold"), f" in slot {newest.slot}"))
     # Side by side where the terminal is wide enough, else one below the other.
     console.print(Columns(charts, padding=(0, 3)))
 
@@ -126,7 +127,7 @@ def _table(merged: Sequence[MergedLatency]) -> Table:
     for one in merged:
         table.add_row(
             one.slot,
-            one.release,
+            Text(printable(one.release)),
             one.digest[:12] or "all",
             str(one.devices),
             str(one.requests),

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from stoker_cli.fleet_options import plain
+from stoker_cli.fleet_options import plain, printable
 from stoker_contract.codes import Outcome
 from stoker_contract.status import Measured
 from stoker_fleet.config import FleetConfig
@@ -127,7 +127,7 @@ class _Lines:
         if not self._shown:
             typer.echo(f"Rollout {view.rollout_id}: {view.release} → slot {view.slot}")
         for device in view.devices:
-            words = f"{_where(device)}  {_figures(view, device)}".rstrip()
+            words = printable(f"{_where(device)}  {_figures(view, device)}".rstrip())
             if self._shown.get(device.device) != words:
                 self._shown[device.device] = words
                 typer.echo(f"  {device.device:<20} {words}")
@@ -142,8 +142,9 @@ def _render(view: RolloutView, config: FleetConfig) -> RenderableType:
         table.add_column(title, justify="right" if title == "generation" else "left")
     for device in view.devices:
         generation = str(device.generation) if device.generation else "-"
-        where = Text(_where(device), style=_style(device))
-        table.add_row(device.device, generation, where, _figures(view, device))
+        where = Text(printable(_where(device)), style=_style(device))
+        figures = Text(printable(_figures(view, device)))
+        table.add_row(device.device, generation, where, figures)
     progress = measure(view.devices)
     counts = (
         f"{progress.targeted} targeted · {progress.reachable} reachable · "

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 from sqlalchemy.orm import Session
@@ -18,6 +18,10 @@ from stoker_fleet.store.schema import count
 
 log = structlog.get_logger()
 
+MAX_NUMBER: Final = 2**53 - 1
+"""What any JSON reader and any database can hold, and no honest device ever reaches."""
+
+_NUMBERS: Final = ("epoch", "seq", "generation", "attempt", "observed_generation")
 D = TypeVar("D", Reported, StatusEvent, Presence, Telemetry, Get)
 
 
@@ -84,6 +88,9 @@ class Observer:
 def _from(device: str, document: D) -> D:
     """The broker lets a device write to its own topics only, so the topic says who it is."""
     _same("device", document.device, device)
+    for name in _NUMBERS:
+        if getattr(document, name, 0) > MAX_NUMBER:
+            raise ContractError(ReasonCode.MALFORMED, f"{name} is above {MAX_NUMBER}")
     return document
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from stoker_contract.codes import Outcome, ReasonCode
 from stoker_contract.desired import Desired
+from support.documents import PROFILE
 from support.fleet_site import FleetSite
 from support.release_folders import make_release
 from support.simulated_device import Ending, SimulatedDevice
@@ -161,6 +162,31 @@ def test_a_rollout_as_an_operator_sees_it(site: FleetSite, devices: list[Simulat
     listed = site.stoker_json("rollout", "list")
     assert [one["state"] for one in listed] == ["failed", "succeeded"]
     assert "main: digits/2.0.0" in site.stoker("device", "list").stdout
+
+
+def test_a_device_can_not_steer_the_terminal(site: FleetSite) -> None:
+    """Escape sequences in what a device says are not passed on to whoever looks at it."""
+    escape = "\x1b]0;owned\x07\x1b[2J"
+    site.start_controller()
+    device = SimulatedDevice(
+        site.broker.port,
+        "edge-1",
+        profile=PROFILE.model_copy(update={"cpu_model": escape}),
+        behave=lambda _: Ending(Outcome.REJECTED, ReasonCode.UNSUPPORTED, f"no {escape}"),
+    ).start()
+    try:
+        site.publish("1.0.0", 1)
+        site.wait_for("edge-1")
+        site.wait_until_over(site.roll_out("digits/1.0.0"))
+
+        said = [
+            site.stoker("device", "show", "edge-1").stdout,
+            site.stoker("rollout", "watch", check=False).stdout,
+        ]
+
+        assert all("owned" in text and "\x1b" not in text for text in said)
+    finally:
+        device.stop()
 
 
 def test_latency_as_an_operator_sees_it(site: FleetSite, devices: list[SimulatedDevice]) -> None:

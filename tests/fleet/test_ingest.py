@@ -218,6 +218,17 @@ def test_a_device_can_not_speak_for_another(store: Store) -> None:
         assert devices.all_devices(session) == ()
 
 
+@pytest.mark.parametrize("name", ["epoch", "seq", "observed_generation"])
+@pytest.mark.parametrize("value", [2**53, 2**63, 2**64, 10**400])
+def test_numbers_that_no_database_can_hold_are_refused(store: Store, name: str, value: int) -> None:
+    """A device that lies about its counters is dropped, and can not stop the controller."""
+    lie = reported(1, 1).model_copy(update={name: value})
+
+    observe(store, TOPICS.reported, lie)
+
+    assert counts(store) == {"malformed": 1}
+
+
 def test_a_device_that_asks_is_heard(store: Store) -> None:
     """A get names the device that wants its desired state again."""
     get = Get(device="edge-1", have_generation=3)
