@@ -14,6 +14,7 @@ from typing import Final, Literal
 from stoker_agent.core.ports import OutboxEntry
 from stoker_agent.core.record import Intent, Progress, Record
 from stoker_agent.state.database import Database
+from stoker_agent.state.reserve import Reserve, even_when_full
 from stoker_contract.codes import ReasonCode
 
 MessageKind = Literal["final", "status", "telemetry"]
@@ -40,7 +41,9 @@ class Journal:
     """The durable memory of the agent; implements ``Outbox`` and ``Floors``."""
 
     def __init__(self, path: Path, *, first_epoch: int = 1) -> None:
+        self.reserve = Reserve(path.with_name("reserve"))
         self._db = Database(path)
+        self.reserve.fill()
         self._first_epoch = first_epoch
         self._seq = 0
         self._seq_lock = threading.Lock()
@@ -88,6 +91,7 @@ class Journal:
         """All floors."""
         return {str(name): int(value) for name, value in self._db.rows("SELECT * FROM floors")}
 
+    @even_when_full
     def raise_floors(self, floors: Mapping[str, int]) -> None:
         """Raise floors, durably; one that is lower than what is known changes nothing."""
         with self._db.change() as connection:
@@ -95,6 +99,7 @@ class Journal:
 
     # Outbox
 
+    @even_when_full
     def enqueue(self, topic: str, payload: bytes, kind: MessageKind = "telemetry") -> None:
         """Keep a message until the broker has it; the oldest of a full kind is dropped."""
         with self._db.change() as connection:
@@ -105,6 +110,7 @@ class Journal:
         rows = self._db.rows("SELECT id, topic, payload FROM outbox ORDER BY id LIMIT ?", limit)
         return [OutboxEntry(int(row[0]), str(row[1]), bytes(row[2])) for row in rows]
 
+    @even_when_full
     def delivered(self, entry_id: int) -> None:
         """Forget a message: the broker has acknowledged it."""
         with self._db.change() as connection:
@@ -116,6 +122,7 @@ class Journal:
 
     # Deployments
 
+    @even_when_full
     def accept(
         self, record: Record, floors: Mapping[str, int], messages: Iterable[Message] = ()
     ) -> None:
@@ -144,12 +151,14 @@ class Journal:
             )
             _enqueue(connection, messages)
 
+    @even_when_full
     def record(self, record: Record, messages: Iterable[Message] = ()) -> None:
         """Make a step of a deployment durable; call it before the step's effects."""
         with self._db.change() as connection:
             _update(connection, record, finished=False)
             _enqueue(connection, messages)
 
+    @even_when_full
     def finish(
         self, record: Record, final: Message, bad: Mapping[str, ReasonCode] | None = None
     ) -> None:
@@ -168,6 +177,7 @@ class Journal:
         """The last deployments, newest first."""
         return self._records("ORDER BY generation DESC LIMIT ?", limit)
 
+    @even_when_full
     def refuse(self, payload_sha256: str, message: Message | None) -> None:
         """Remember that a document was refused for good, and say so once."""
         with self._db.change() as connection:
@@ -193,6 +203,7 @@ class Journal:
         rows = self._db.rows("SELECT digest, code FROM bad_digests ORDER BY sequence")
         return {str(digest): ReasonCode(code) for digest, code in rows}
 
+    @even_when_full
     def bless(self, digest: str) -> None:
         """Forget that an artifact was bad: it has proved itself."""
         with self._db.change() as connection:
@@ -219,11 +230,13 @@ class Journal:
             self._set_meta("stopped", 0)
         return stopped
 
+    @even_when_full
     def request(self, kind: RequestKind) -> None:
         """Ask the running agent for something, from another process."""
         with self._db.change() as connection:
             connection.execute("INSERT INTO requests (kind) VALUES (?)", (kind,))
 
+    @even_when_full
     def take_requests(self) -> tuple[str, ...]:
         """What was asked for since the last call."""
         if not self._db.rows("SELECT 1 FROM requests LIMIT 1"):
@@ -247,6 +260,7 @@ class Journal:
         rows = self._db.rows("SELECT value FROM meta WHERE key = ?", key)
         return int(rows[0][0]) if rows else 0
 
+    @even_when_full
     def _set_meta(self, key: str, value: int) -> None:
         with self._db.change() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

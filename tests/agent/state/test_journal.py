@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,39 @@ def test_a_journal_with_a_rotten_page_is_found_out(tmp_path: Path) -> None:
     again.close()
 
     assert again.set_aside is not None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, so that it can be filled."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(path)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def test_a_full_disk_does_not_stop_the_agent_from_remembering(small_disk: Path) -> None:
+    """The reserve is given up for the end of a deployment, and put aside again later."""
+    journal = Journal(small_disk / "state.db")
+    journal.accept(accepted(), {})
+    filler = small_disk / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    for _ in range(20):
+        journal.enqueue("telemetry", bytes(4096))
+    journal.finish(moved(accepted(), Event.FAILED), FINAL)
+    assert not (small_disk / "reserve").exists()
+    filler.unlink()
+    again = reopened(journal)
+    ended = again.unfinished()
+    again.close()
+
+    assert ended == ()
+    assert (small_disk / "reserve").exists()
 
 
 def test_a_killed_writer_keeps_every_promise(tmp_path: Path) -> None:
