@@ -38,7 +38,9 @@ class Recovery:
         if self._slot.active is None:
             await self._boot()
         while True:
+            self._slot.recovering = False
             await self._slot.down.wait()
+            self._slot.recovering = True
             self._slot.down.clear()
             failed = self._slot.active
             if failed is not None and not failed.alive and not failed.closed:

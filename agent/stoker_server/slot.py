@@ -51,6 +51,7 @@ class Slot:
         self.mark: Mark | None = None
         self.refused: Counter[ReasonCode] = Counter()
         self.down = asyncio.Event()  # the active engine is gone: the recovery waits for this
+        self.recovering = True  # an engine is being started: worth waiting for
         self.admitted = 0
         self._settings = settings
         self._up = asyncio.Event()
@@ -165,8 +166,10 @@ class Slot:
         engine = self.active
         if engine is not None and engine.alive:
             return engine
+        coming = self.recovering or engine is not None
+        wait_s = self._settings.max_wait_s if coming else 0
         try:
-            async with asyncio.timeout(self._settings.max_wait_s):
+            async with asyncio.timeout(wait_s):
                 while engine is None or not engine.alive:
                     self._up.clear()
                     await self._up.wait()

@@ -17,7 +17,6 @@ from tritonclient.utils import InferenceServerException
 from support import models
 from support.server_process import ServerProcess
 
-
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 INFER = "/v2/models/scale/infer"
 

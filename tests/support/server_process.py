@@ -139,6 +139,10 @@ class ServerProcess:
         self._clients: list[ControlClient] = []
         self.events: list[dict[str, Any]] = []
 
+    def add_options(self, *options: str) -> None:
+        """Further command line options for the next start."""
+        self._options += options
+
     def start(self) -> Self:
         """Start the process and wait until it listens."""
         self.events.clear()
@@ -227,6 +231,7 @@ class ServerProcess:
     def kill(self) -> None:
         """End the process as a power cut would."""
         assert self._process is not None
+        self._clients.clear()
         self._process.kill()
         self._process.wait()
 
