@@ -160,6 +160,26 @@ def test_mutual_tls_is_spoken(tmp_path: Path) -> None:
         asyncio.run(story())
 
 
+def test_an_impostor_of_the_broker_is_not_spoken_to(tmp_path: Path) -> None:
+    """A broker whose certificate another CA has signed gets neither a name nor a message."""
+    ours = make_certificates(tmp_path / "ours", TOPICS.device)
+    theirs = make_certificates(tmp_path / "theirs", TOPICS.device)
+    files = TlsFiles(ours.ca, theirs.client_certificate, theirs.client_key)
+
+    async def story() -> None:
+        session = Device().session(broker.port, tls=files)
+        async with kept(session):
+            await eventually(lambda: session.counters["unreachable"] > 2, "it tries again")
+        assert session.counters["connected"] == 0
+
+    with (
+        running_mosquitto(tmp_path / "broker", certificates=theirs) as broker,
+        Observer(broker.port, certificates=theirs) as observer,
+    ):
+        asyncio.run(story())
+        assert observer.heard == []
+
+
 def test_a_missing_certificate_is_only_a_failed_attempt(tmp_path: Path) -> None:
     """A certificate that is not there yet is looked for again with every attempt."""
     certificates = make_certificates(tmp_path / "pki", TOPICS.device)
