@@ -15,6 +15,7 @@ from stoker_builder.split import Part
 from stoker_builder.targets import TargetSpec
 from stoker_contract.manifest import Precision
 
+_START_S = 5.0  # importing the runtime takes that long under emulation
 _SAME_MODEL = 0.01  # of the largest answer: FP32 in another order of sums stays far below
 
 
@@ -33,8 +34,8 @@ class Emulator:
     @property
     def unavailable(self) -> str | None:
         """Why nothing can be run, or None."""
-        if self.left_s <= 0:
-            return "the emulation budget is used up"
+        if self.left_s < _START_S:
+            return "no time is left for emulation (--emulation-budget-s)"
         return self._runner().unavailable
 
     def golden(
@@ -49,7 +50,7 @@ class Emulator:
         Raises:
             BuildError: ``MEASURE``, when FP32 is another model on that instruction set.
         """
-        outputs, kernels = self._run(path, golden.inputs, "answer the golden set", len(golden))
+        outputs, kernels = self._run(path, golden.inputs, "golden set", len(golden))
         if not outputs:
             return golden, None
         wider = golden.observed_elsewhere(outputs, precision)
@@ -74,7 +75,7 @@ class Emulator:
             The answers and whose kernels gave them; None when there was no time for any.
         """
         inputs = (part[position].inputs for position in range(len(part)))
-        outputs, kernels = self._run(path, inputs, f"answer with {path.stem}", len(part))
+        outputs, kernels = self._run(path, inputs, path.stem, len(part))
         if not outputs:
             return None
         scores = [score(answer, classifies=classifies) for answer in outputs]
@@ -91,7 +92,7 @@ class Emulator:
             return (), ""
         runner = self._runner()
         began = time.monotonic()
-        title = f"{what} as {self.target.name} does (emulated, at most {self.left_s:.0f} s)"
+        title = f"{what}, emulated (up to {self.left_s:.0f} s)"
         with self.progress.stage(title, total) as stage:
             try:
                 run = runner.run(path, inputs, progress=lambda _count: stage.advance())

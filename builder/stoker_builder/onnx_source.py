@@ -21,8 +21,13 @@ def from_onnx(path: Path, example: Inputs, scratch: Path) -> SourceModel:
         BuildError: ``MODEL_MISSING``, ``MODEL_FORMAT``, ``EXTERNAL_DATA``,
             ``UNSUPPORTED_OP`` or ``DATA_MISMATCH``.
     """
-    model = load_onnx(path)
-    notes = fix_shapes(model, example)
+    try:
+        model = load_onnx(path)
+        notes = fix_shapes(model, example)
+        strip(model)
+    except UnicodeDecodeError as error:  # names are only decoded when they are looked at
+        detail = f"{path.name} has a name that is not text ({error.reason})"
+        raise BuildError(BuildCode.MODEL_FORMAT, detail, "export the model again") from None
     target = scratch / "source.onnx"
     onnx.save(model, target)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -64,6 +69,26 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         detail = f"{path.name} is not valid ONNX: {str(error).strip().splitlines()[0][:300]}"
         raise BuildError(BuildCode.MODEL_FORMAT, detail, "export the model again") from None
     return model
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Remove what exporters write for debugging, in place.
+
+    Stack traces name files of the machine that exported, and make two exports of one model
+    differ. What the model's author put on the model itself stays.
+    """
+    for graph in _graphs(model.graph):
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        for part in (*graph.node, *graph.initializer, *_values(graph)):
+            part.doc_string = ""
+            del part.metadata_props[:]
+
+
+def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    yield from graph.input
+    yield from graph.output
+    yield from graph.value_info
 
 
 def opset_of(model: onnx.ModelProto) -> int:

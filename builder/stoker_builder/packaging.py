@@ -87,7 +87,7 @@ def _pack(
 ) -> _Packed:
     shipped = _shipped(rows)
     path = _path_of(shipped)
-    with progress.stage(f"golden set and memory of {shipped.candidate} for {target.name}", 2) as at:
+    with progress.stage(f"golden set for {target.name}", 2) as at:
         golden = make_golden(
             path,
             bench.split.certification,
@@ -202,7 +202,7 @@ def _manifest(bench: Bench, artifacts: list[Artifact]) -> Manifest:
         source=Source(digest=bench.source.digest, opset=bench.source.opset, kind=bench.source.kind),
         calibration=bench.split.calibration.record if quantised else None,
         certification=bench.split.certification.record,
-        preprocessing=bench.data.preprocessing[:256],
+        preprocessing=str(bench.data.preprocessing)[:256],
         builder=f"stoker {metadata.version('stoker')}, {tools}"[:256],
         dev=request.unsafe_skip_gates,
     )

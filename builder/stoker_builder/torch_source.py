@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from stoker_builder.entrypoints import call, load_entry, quiet
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.onnx_source import fix_shapes, load_onnx, opset_of
+from stoker_builder.onnx_source import fix_shapes, load_onnx, opset_of, strip
 from stoker_builder.sessions import Session
 from stoker_builder.source import Inputs, SourceModel, TorchModel, io_of
 
@@ -49,6 +49,7 @@ def from_torch(model: TorchModel, example: Inputs, scratch: Path) -> SourceModel
     _export(module, example, path)
     proto = load_onnx(path)
     notes = fix_shapes(proto, example)
+    strip(proto)
     onnx.save(proto, path)
     session = Session(path)
     difference = _check_answers(module, session, example)

@@ -28,6 +28,17 @@ def quantised(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return {name: quantiser.make(recipe) for name, recipe in RECIPES.items()}
 
 
+def test_quantising_twice_gives_the_same_bytes(
+    tiny_onnx: Path, quantised: dict[str, Path], tmp_path: Path
+) -> None:
+    """A release can be made again, and its digest checked."""
+    parts = split(load_data(f"{MODELS}:dataset", {"samples": "50"}))
+    quantiser = Quantiser(tiny_onnx, parts.calibration, tmp_path)
+
+    for name in ("int8-perchannel", "int8-mixed"):
+        assert quantiser.make(RECIPES[name]).read_bytes() == quantised[name].read_bytes()
+
+
 def test_every_multiplication_is_counted(tiny_onnx: Path, tmp_path: Path) -> None:
     """The FP32 file has all its multiply-accumulates in floating point, and no other."""
     found = audit(tiny_onnx, EXAMPLE, tmp_path)

@@ -1,5 +1,6 @@
 """What users get wrong: each mistake has a code and a hint, and nothing is written."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.onnx_source import from_onnx
 from stoker_builder.pipeline import build
 from stoker_builder.progress import Silence
-from support.builder_models import factory
-from support.tiny_build import MODELS, request_for
+from support.builder_models import SHAPE, factory
+from support.tiny_build import MODELS, exported, request_for
 
 
 def refused(output: Path, **changes: object) -> BuildError:
@@ -166,6 +168,38 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     error = refused(tmp_path / "release", weights=tmp_path / "weights.pth")
 
     assert error.code is BuildCode.UNSAFE_FORMAT
+
+
+def test_bytes_that_rotted_never_leak_another_error(tmp_path: Path, tiny_onnx: Path) -> None:
+    """Whatever happened to the file, it is taken in or refused with a code."""
+    rng = random.Random(7)  # noqa: S311  damage, not a secret
+    sound = tiny_onnx.read_bytes()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    refusals = 0
+    for _ in range(150):
+        data = bytearray(sound)
+        for _ in range(rng.randint(1, 8)):
+            # the graph is at both ends of the file, the weights are between
+            at = rng.choice((rng.randrange(4000), len(data) - 1 - rng.randrange(6000)))
+            data[at] = rng.randrange(256)
+        path = tmp_path / "rotten.onnx"
+        path.write_bytes(data[: rng.randrange(len(data))] if rng.random() < 0.2 else data)
+        try:
+            from_onnx(path, {"x": np.zeros(SHAPE, dtype=np.float32)}, scratch)
+        except BuildError:
+            refusals += 1
+
+    assert refusals > 20
+
+
+def test_an_export_says_nothing_of_this_machine(tiny_onnx: Path, tmp_path: Path) -> None:
+    """Two exports are the same bytes, and hold no stack traces or paths."""
+    again = exported("factory", tmp_path).read_bytes()
+
+    assert again == tiny_onnx.read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in again
+    assert b"stack_trace" not in again
 
 
 def test_a_free_batch_is_fixed_and_noted(tmp_path: Path, tiny_onnx: Path) -> None:

@@ -141,7 +141,7 @@ def _captions(console: Console, result: BuildResult) -> None:
 
 
 def _refusals(console: Console, result: BuildResult) -> None:
-    refused = [row for row in result.rows if row.why]
+    refused = [row for row in result.rows if row.why and row.mark is not Mark.REFERENCE]
     if refused:
         console.print(Text("\n  Why not", style="bold"))
     for row in refused:
