@@ -73,7 +73,7 @@ def _run(config: "Config", arguments: argparse.Namespace) -> int:
     from stoker_agent.app.logs import configure_logs  # noqa: PLC0415 - see main
 
     configure_logs(arguments.log_format, debug=arguments.debug)
-    run_agent(config, with_server=arguments.with_server)
+    run_agent(config, arguments.config.absolute(), with_server=arguments.with_server)
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from stoker_agent.app.config_watch import ConfigWatch
 from stoker_agent.app.deployer import Deployer
 from stoker_agent.app.effects import Effects
 from stoker_agent.app.engine_effects import EngineEffects
@@ -53,7 +54,7 @@ class _StopError(Exception):
 class Agent:
     """The agent process. Build it, then ``run`` it once."""
 
-    def __init__(self, config: Config, journal: Journal, *, with_server: bool) -> None:
+    def __init__(self, config: Config, journal: Journal, *, path: Path, with_server: bool) -> None:
         clock, tuning, rng = SystemClock(), Tuning(), random.Random()  # noqa: S311 - jitter
         state_dir, run_dir = config.paths.state_dir, config.paths.run_dir
         topics = DeviceTopics(fleet=config.device.fleet, device=config.device.id)
@@ -109,6 +110,7 @@ class Agent:
             on_enqueued=self.session.kick_outbox,
         )
         self._telemetry_interval_s = config.telemetry.interval_s
+        self._config_watch = ConfigWatch(path, config, self._reconfigure)
         self._child = ServerChild(server_command(config), rng) if with_server else None
         self._stop = asyncio.Event()
         self._clock = clock
@@ -132,6 +134,7 @@ class Agent:
                 tasks.create_task(self.session.run(), name="session")
                 tasks.create_task(self.uplink.run(), name="telemetry")
                 tasks.create_task(notifier.feed(self._healthy, self._status), name="watchdog")
+                tasks.create_task(self._config_watch.run(), name="config")
                 tasks.create_task(self._until_stopped(), name="stop")
                 notifier.ready()
         except* _StopError:
@@ -153,6 +156,12 @@ class Agent:
         self.deployer.pause(paused=notice.pause_updates)
         self.uplink.interval_s = notice.telemetry_interval_s or self._telemetry_interval_s
 
+    def _reconfigure(self, config: Config) -> None:
+        self._telemetry_interval_s = self.uplink.interval_s = config.telemetry.interval_s
+        machine = Machine(detect_profile(config.device.labels), config.paths.state_dir)
+        self.reporter.host = self.deployer.effects.host = machine
+        self._changed()
+
     def _healthy(self) -> bool:
         # That this is called at all says that the loop turns.
         starting = self._clock.monotonic_s() - self._started_s < STARTING_S
@@ -170,8 +179,13 @@ class Agent:
         return f"{online}; serving {slots or 'nothing'}"
 
 
-def run_agent(config: Config, *, with_server: bool = False) -> None:
+def run_agent(config: Config, path: Path, *, with_server: bool = False) -> None:
     """Run the agent of a device until it is told to end.
+
+    Args:
+        config: what was read from ``path``, which is watched for changes.
+        path: the configuration file.
+        with_server: start the server as a child.
 
     Raises:
         ConfigError: another agent uses the same state directory.
@@ -184,13 +198,13 @@ def run_agent(config: Config, *, with_server: bool = False) -> None:
         # A rebuilt journal must not begin below what the cloud has seen of this device.
         journal = Journal(state_dir / JOURNAL, first_epoch=first_epoch)
         try:
-            asyncio.run(_run(config, journal, with_server=with_server))
+            asyncio.run(_run(config, path, journal, with_server=with_server))
         finally:
             journal.close()
 
 
-async def _run(config: Config, journal: Journal, *, with_server: bool) -> None:
-    await Agent(config, journal, with_server=with_server).run()
+async def _run(config: Config, path: Path, journal: Journal, *, with_server: bool) -> None:
+    await Agent(config, journal, path=path, with_server=with_server).run()
 
 
 @contextmanager
