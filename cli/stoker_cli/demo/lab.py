@@ -21,7 +21,7 @@ import psutil
 
 from stoker_cli.broker.configuration import CONTROLLER, TlsFiles
 from stoker_cli.broker.ports import LOOPBACK, free_port, is_listening
-from stoker_cli.broker.process import Broker
+from stoker_cli.broker.process import Broker, Program
 from stoker_cli.errors import CommandError
 from stoker_cli.processes import Process, poll_until
 
@@ -37,10 +37,12 @@ class LabSettings:
     """How the lab differs from a real fleet: everything is quicker.
 
     Attributes:
+        broker: None takes the best one that is installed.
         tls: None takes client certificates where the broker can check them.
     """
 
     fleet: str = "demo"
+    broker: Program | None = None
     tls: bool | None = None
     telemetry_interval_s: float = 2.0
     reconnect_cap_s: float = 1.0
@@ -201,14 +203,19 @@ class Lab:
     def broker(self) -> Broker:
         """The broker; with client certificates where it can check them."""
         if self._broker is None:
-            plain = Broker(self.root / "broker")
+            plain = Broker(self.root / "broker", program=self.settings.broker)
             tls = self.settings.tls if self.settings.tls is not None else plain.speaks_mqtt5
             files = TlsFiles(
                 ca=self.pki / "ca.crt",
                 certificate=self.pki / "broker.crt",
                 key=self.pki / "broker.key",
             )
-            self._broker = Broker(plain.directory, port=plain.port, tls=files if tls else None)
+            self._broker = Broker(
+                plain.directory,
+                port=plain.port,
+                tls=files if tls else None,
+                program=plain.program,
+            )
             self._ending.callback(self._broker.stop)
         return self._broker
 

@@ -37,7 +37,7 @@ class Narrator:
 
     def fact(self, text: str) -> None:
         """Say something that was seen."""
-        self.console.print(Text(f"{_INDENT}{text}"))
+        self.console.print(Text(f"{_INDENT}{text}"), soft_wrap=True)
 
     def promise(self, promise: Promise) -> None:
         """Show one promise and what became of it."""
@@ -45,7 +45,7 @@ class Narrator:
         line = Text.from_markup(f" {mark} ")
         line.append(promise.text)
         line.append(f"  {promise.measured}", style="bold" if promise.held else "bold red")
-        self.console.print(line)
+        self.console.print(line, soft_wrap=True)
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:

@@ -12,7 +12,9 @@ from stoker_contract.codes import Outcome, ReasonCode
 WRONG: Final = "3.0.0"
 SLOW: Final = "4.0.0"
 MAX_P99_RATIO: Final = 2.0
-_TRIPS: Final = 60  # of a loop that costs a third of a millisecond each time on a small core
+# Of a loop that costs a third of a millisecond each time on a small core. One frame in nine takes
+# it, so the device is not overloaded: it is slow for some, which only a percentile shows.
+_TRIPS: Final = 600
 
 
 def refuse_swapped_labels(show: Show, traffic: Traffic) -> None:
@@ -48,7 +50,7 @@ def refuse_swapped_labels(show: Show, traffic: Traffic) -> None:
 def roll_back_slow(show: Show, traffic: Traffic) -> None:
     """A release that is slow on what the camera really sends is rolled back by its probation."""
     device = show.first
-    show.narrator.step(f"Roll out {MODEL}/{SLOW} to {device.name}: right, but slow on hot pixels")
+    show.narrator.step(f"Roll out {MODEL}/{SLOW} to {device.name}: right, but slow on some frames")
     edit = slow_on_hot_pixels(_TRIPS)
     remake(show.release(SECOND), show.release(SLOW), version=SLOW, counter=4, edit=edit)
     show.publish(SLOW)
