@@ -38,7 +38,7 @@ SLOT = "detector"
 PROFILE = target.Profile(
     arch=target.Arch.X86_64, isa=("avx2",), cores=2, runtimes={"onnxruntime": "1.22.0"}
 )
-QUICK = Tuning(poll_s=0.02, retry_base_s=0.02, retry_cap_s=0.1)
+QUICK = Tuning(poll_s=0.02, progress_s=0.02, retry_base_s=0.02, retry_cap_s=0.1)
 WIDTH = 4
 
 
@@ -255,6 +255,8 @@ class EdgeDevice:
             ProbationWatch(engines, self.server, clock, self.tuning),
             self.host,
             self.tuning,
+            self.reporter,
+            self._changed,
         )
         self.deployer = Deployer(
             self.journal,

@@ -73,6 +73,8 @@ class Agent:
             ProbationWatch(engines, self.server, clock, tuning),
             host,
             tuning,
+            self.reporter,
+            self._changed,
         )
         verifier = Verifier(TrustSettings.of(config), journal, clock)
         self.deployer = Deployer(

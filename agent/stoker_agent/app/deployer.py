@@ -25,6 +25,8 @@ from stoker_contract.status import Phase
 
 log: Final = structlog.get_logger("stoker.deployer")
 
+TIDY_S: Final = 2.0
+
 # What an artifact did by itself, on this device; a failure that may be the device's is not here.
 BAD_BEFORE_SWAP: Final = frozenset({ReasonCode.UNSAFE_MODEL, ReasonCode.GOLDEN_FAIL})
 
@@ -293,11 +295,13 @@ class Deployer:
         """Close candidates that a former life has left; if the server answers at all."""
         engines = self.effects.engines
         try:
-            status = await engines.server.status()
-            for slot in status.slots:
-                await engines.drop_candidate(slot, status)
-        except AgentError as error:
-            log.info("server.not_there_yet", reason=error.detail)
+            async with asyncio.timeout(TIDY_S):
+                status = await engines.server.status()
+                for slot in status.slots:
+                    await engines.drop_candidate(slot, status)
+        except (AgentError, TimeoutError) as error:
+            # A server that hangs must not hold up what needs no server, a download for instance.
+            log.info("server.not_there_yet", reason=repr(error))
         await self.effects.collect_garbage()
 
     async def _roll_back_locally(self) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from stoker_agent.app.engine_effects import EngineEffects
 from stoker_agent.app.probation import ProbationWatch
-from stoker_agent.app.reporter import Host
+from stoker_agent.app.reporter import Host, Reporter
 from stoker_agent.app.run import Run, Tuning
 from stoker_agent.artifacts.download import Downloader, Transfer
 from stoker_agent.artifacts.verify import verify_and_publish
@@ -25,6 +25,8 @@ from stoker_agent.state.store import BlobStore
 from stoker_contract.codes import ReasonCode
 from stoker_contract.desired import FileRef
 from stoker_contract.target import why_incompatible
+
+SHOWN_STEP: Final = 0.05
 
 log: Final = structlog.get_logger("stoker.deployer")
 Step = Callable[[Run], Awaitable[Event | None]]
@@ -52,6 +54,8 @@ class Effects:
     probation: ProbationWatch
     host: Host
     tuning: Tuning
+    reporter: Reporter
+    on_change: Callable[[], None]
     allowed: asyncio.Event = field(default_factory=_set_event)
 
     async def perform(self, effect: Effect, run: Run) -> Event | None:
@@ -111,12 +115,32 @@ class Effects:
             deadline_s=time.monotonic() + policy.deadline_s,
             max_bytes_per_s=policy.max_bytes_per_s,
         )
-        await _in_thread(transfer.stop, lambda: self._fetch_all(files, transfer))
+        missing = sum(self.store.missing_bytes(file.digest, file.length) for file in files)
+        telling = asyncio.create_task(
+            self._tell_progress(run, transfer, missing), name="deployment.progress"
+        )
+        try:
+            await _in_thread(transfer.stop, lambda: self._fetch_all(files, transfer))
+        finally:
+            telling.cancel()
+            await asyncio.wait([telling])
         run.measured(
             download_s=time.monotonic() - transfer.started_s,
             downloaded_bytes=transfer.received_bytes,
         )
         return Event.DOWNLOADED
+
+    async def _tell_progress(self, run: Run, transfer: Transfer, missing: int) -> None:
+        """Say how far a long download is: often enough to watch, rarely enough to be cheap."""
+        told = 0.0
+        while True:
+            await asyncio.sleep(self.tuning.progress_s)
+            done = min(transfer.received_bytes / max(missing, 1), 1.0)
+            if done - told >= SHOWN_STEP:
+                told = done
+                message = self.reporter.message(run.record, done=done)
+                self.journal.enqueue(message.topic, message.payload, message.kind)
+                self.on_change()
 
     def _fetch_all(self, files: list[FileRef], transfer: Transfer) -> None:
         for file in files:

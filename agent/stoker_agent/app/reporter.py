@@ -64,9 +64,11 @@ class Reporter:
             time_trusted=self.host.time_trusted(),
         )
 
-    def message(self, record: Record, *, phase: Phase | None = None) -> Message:
+    def message(
+        self, record: Record, *, phase: Phase | None = None, done: float | None = None
+    ) -> Message:
         """The status event of a deployment as it goes into the outbox."""
-        event = status_event(record, self.stamp(), phase=phase)
+        event = status_event(record, self.stamp(), phase=phase, done=done)
         kind: MessageKind = "final" if event.final else "status"
         return Message(self.topics.status(record.deployment_id), event.encode(), kind)
 

@@ -21,6 +21,7 @@ class Tuning:
     """
 
     poll_s: float = 1.0
+    progress_s: float = 2.0
     load_timeout_s: float = 120.0
     warm_timeout_s: float = 120.0
     golden_timeout_s: float = 240.0

@@ -34,13 +34,16 @@ class Figures:
     memory: Capacity
 
 
-def status_event(record: Record, stamp: Stamp, *, phase: Phase | None = None) -> StatusEvent:
+def status_event(
+    record: Record, stamp: Stamp, *, phase: Phase | None = None, done: float | None = None
+) -> StatusEvent:
     """The event that tells where a deployment is; final once it has an outcome.
 
     Args:
         record: the deployment, already moved on.
         stamp: who and when.
         phase: where it was when it ended, for a final event.
+        done: the share of the phase that is done, if that can be told.
     """
     progress = record.progress
     slots = list(record.intent.desired.slots)
@@ -55,6 +58,7 @@ def status_event(record: Record, stamp: Stamp, *, phase: Phase | None = None) ->
         phase=phase or progress.phase,
         final=progress.outcome is not None,
         outcome=progress.outcome,
+        progress=done,
         code=progress.code,
         stack=progress.stack,
         detail=progress.detail,

@@ -11,7 +11,7 @@ from stoker_contract.codes import Outcome, ReasonCode
 from stoker_contract.control import Op
 from stoker_contract.desired import Gates, Policy, Probation
 from stoker_contract.status import Phase
-from support.edge_device import SLOT, EdgeDevice, publish, want
+from support.edge_device import SLOT, EdgeDevice, golden_set, publish, want
 from support.fake_server_control import FakeServerControl
 from support.http_server import Repository, serving
 from support.waiting import eventually
@@ -98,6 +98,24 @@ def test_the_next_release_keeps_the_one_before_on_the_disk(tell: Callable[[Story
 
 def _blobs(device: EdgeDevice) -> set[str]:
     return {path.name for path in device.store.blobs.iterdir()}
+
+
+def test_a_long_download_says_how_far_it_is(tell: Callable[[Story], None]) -> None:
+    """Whoever watches a rollout sees bytes arrive, in steps that rise."""
+
+    async def story(device: EdgeDevice, server: FakeServerControl) -> None:
+        golden = golden_set(1.0, samples=20_000)
+        release = publish(device.repository.root, "1.0.0", golden=golden)
+        policy = Policy(deadline_s=60.0, max_bytes_per_s=len(golden))
+        await device.receive(want(release, generation=1, policy=policy))
+        await device.ended("d-1")
+        steps = [event.progress for event in device.events("d-1") if event.progress is not None]
+
+        assert steps
+        assert steps == sorted(steps)
+        assert all(0 < step <= 1 for step in steps)
+
+    tell(story)
 
 
 def test_the_same_document_again_changes_nothing(tell: Callable[[Story], None]) -> None:
