@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stoker_cli.fleet_options import AsJson, Config, open_fleet, plain, printable
+from stoker_cli.fleet_options import (
+    AsJson,
+    Config,
+    open_fleet,
+    plain,
+    printable,
+    warn_without_controller,
+)
 
 if TYPE_CHECKING:
     from stoker_contract.reported import Reported
@@ -22,7 +29,8 @@ def list_devices(config: Config = None, *, as_json: AsJson = False) -> None:
     """List the devices, and what each serves."""
     from stoker_fleet.store.devices import all_devices  # noqa: PLC0415
 
-    _, store = open_fleet(config)
+    settings, store = open_fleet(config)
+    warn_without_controller(settings)
     with store.transaction() as session:
         views = all_devices(session)
     if as_json:
@@ -42,7 +50,8 @@ def show(device: Name, config: Config = None, *, as_json: AsJson = False) -> Non
     from stoker_fleet.store.devices import one_device  # noqa: PLC0415
     from stoker_fleet.store.rollouts import deployments  # noqa: PLC0415
 
-    _, store = open_fleet(config)
+    settings, store = open_fleet(config)
+    warn_without_controller(settings)
     with store.transaction() as session:
         view = one_device(session, device)
         past = deployments(session, device)
@@ -78,7 +87,8 @@ def latency(
     from stoker_fleet.store.devices import one_device  # noqa: PLC0415
     from stoker_fleet.store.latency import merged_latency  # noqa: PLC0415
 
-    _, store = open_fleet(config)
+    settings, store = open_fleet(config)
+    warn_without_controller(settings)
     with store.transaction() as session:
         one_device(session, device)
         merged = merged_latency(session, device=device, slot=slot)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from stoker_cli.fleet_options import AsJson, Config, open_fleet
+from stoker_cli.fleet_options import AsJson, Config, open_fleet, warn_without_controller
 
 app = typer.Typer(no_args_is_help=True, help="Run the controller; show the fleet.")
 
@@ -39,7 +39,8 @@ def latency(config: Config = None, *, as_json: AsJson = False) -> None:
     from stoker_cli.latency_chart import as_object, draw  # noqa: PLC0415
     from stoker_fleet.store.latency import merged_latency  # noqa: PLC0415
 
-    _, store = open_fleet(config)
+    settings, store = open_fleet(config)
+    warn_without_controller(settings)
     with store.transaction() as session:
         merged = merged_latency(session, by_digest=False)
     if as_json:

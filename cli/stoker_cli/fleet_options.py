@@ -29,6 +29,14 @@ def open_fleet(config: Path | None) -> "tuple[FleetConfig, Store]":
     return settings, Store(settings.database)
 
 
+def warn_without_controller(config: "FleetConfig") -> None:
+    """Say on stderr that what is shown may be old."""
+    from stoker_fleet.lock import is_controller_running  # noqa: PLC0415
+
+    if not is_controller_running(config.database):
+        typer.echo("No controller is running: this is what was known when it ended.", err=True)
+
+
 def printable(text: str) -> str:
     """Text that a device sent, without what would steer the terminal it is shown on."""
     return "".join(

@@ -149,7 +149,8 @@ def _create(  # noqa: PLR0913  what the command was given
 ) -> None:
     from dataclasses import asdict  # noqa: PLC0415
 
-    from stoker_fleet.controller import catalogue, is_controller_running  # noqa: PLC0415
+    from stoker_fleet.controller import catalogue  # noqa: PLC0415
+    from stoker_fleet.lock import is_controller_running  # noqa: PLC0415
     from stoker_fleet.requests import request_rollout  # noqa: PLC0415
 
     settings, store = open_fleet(config)

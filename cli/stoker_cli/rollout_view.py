@@ -17,8 +17,8 @@ from stoker_cli.fleet_options import plain, printable
 from stoker_contract.codes import Outcome
 from stoker_contract.status import Measured
 from stoker_fleet.config import FleetConfig
-from stoker_fleet.controller import is_controller_running
 from stoker_fleet.core.rollout import GOOD, DeviceProgress, RolloutState, measure, state_of
+from stoker_fleet.lock import is_controller_running
 from stoker_fleet.store import rollouts
 from stoker_fleet.store.rollouts import RolloutView
 from stoker_fleet.store.schema import Store

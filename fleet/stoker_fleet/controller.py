@@ -4,15 +4,12 @@ It may be killed at any point. What it was told is acknowledged after it is stor
 is stored before it is published, and everything else is computed from the store.
 """
 
-import fcntl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import structlog
 
@@ -30,6 +27,7 @@ from stoker_fleet.link import (
     Message,
     find_protocol,
 )
+from stoker_fleet.lock import only_controller
 from stoker_fleet.observer import Asked, Observer, filters
 from stoker_fleet.publisher import Publisher
 from stoker_fleet.store import rollouts
@@ -47,8 +45,6 @@ _TICK_S: Final = 0.2
 _BROKER_RETRY_S: Final = 1.0
 _REPOSITORY_RETRY_S: Final = 5.0
 _PUBLISH_RETRY_S: Final = 5.0
-_LOCK_RETRY_S: Final = 2.0
-_LOCK_POLL_S: Final = 0.05
 
 
 def _utc_now() -> datetime:
@@ -222,44 +218,3 @@ def catalogue(config: FleetConfig, reader: str) -> Catalogue:
     except FileNotFoundError:
         hint = "Make keys and repository with: stoker key init --dev"
         raise FleetError(ReasonCode.ROOT_CHAIN, f"{anchor} is missing", hint=hint) from None
-
-
-@contextmanager
-def only_controller(database: Path) -> Iterator[None]:
-    """Hold the controller's lock of a database.
-
-    Raises:
-        FleetError: somebody else holds it.
-    """
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with _lock_file(database).open("a") as lock:
-        deadline_s = time.monotonic() + _LOCK_RETRY_S
-        while not _try_lock(lock, fcntl.LOCK_EX):
-            # Who only asks whether there is a controller holds the lock for a moment, too.
-            if time.monotonic() >= deadline_s:
-                detail = f"a controller already works on {database}"
-                raise FleetError(ReasonCode.BAD_REQUEST, detail)
-            time.sleep(_LOCK_POLL_S)
-        yield
-
-
-def is_controller_running(database: Path) -> bool:
-    """Whether a controller works on a database. The kernel knows: a lock dies with its owner."""
-    path = _lock_file(database)
-    if not path.exists():
-        return False
-    with path.open("a") as lock:
-        # Shared, so that two that ask at the same time do not see each other.
-        return not _try_lock(lock, fcntl.LOCK_SH)
-
-
-def _try_lock(file: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _lock_file(database: Path) -> Path:
-    return database.with_name(f"{database.name}.controller")

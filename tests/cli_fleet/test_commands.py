@@ -253,6 +253,7 @@ def test_without_a_controller_it_is_said(site: FleetSite) -> None:
 
         assert "No controller is running" in made.stdout
         assert "No controller is running" in watched.stdout
+        assert "No controller is running" in site.stoker("device", "list").stderr
         assert watched.returncode == 3
     finally:
         device.stop()

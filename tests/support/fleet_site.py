@@ -17,9 +17,10 @@ import pytest
 
 from stoker_cli.broker.process import Broker, find_mosquitto
 from stoker_fleet.config import FleetConfig, TlsConfig, load_config
-from stoker_fleet.controller import catalogue, is_controller_running
+from stoker_fleet.controller import catalogue
 from stoker_fleet.core.assignment import RolloutPlan
 from stoker_fleet.core.rollout import RolloutState, state_of
+from stoker_fleet.lock import is_controller_running
 from stoker_fleet.requests import request_rollout
 from stoker_fleet.store import devices, rollouts
 from stoker_fleet.store.devices import DeviceView
