@@ -55,6 +55,7 @@ def report_of(bench: Bench, rows: Sequence[Row], manifest: Manifest) -> dict[str
             "skipped": request.unsafe_skip_gates,
         },
         "latency": {name: _latency(entry) for name, entry in stats.items()},
+        "busy_share": bench.timings.busy_share if bench.timings else 0.0,
         "candidates": [_candidate(row) for row in rows],
         "artifacts": [artifact.to_object() for artifact in manifest.artifacts],
         "seconds": {title: round(seconds, 3) for title, seconds in bench.seconds.items()},
@@ -75,6 +76,8 @@ def to_markdown(bench: Bench, rows: Sequence[Row], manifest: Manifest) -> bytes:
         f"Measured on {bench.machine.summary}; one thread, batch 1, interleaved.",
         f"Certified on {len(bench.split.certification)} samples of {bench.data.name} ({basis}).",
     ]
+    if bench.timings and bench.timings.caveat:
+        lines.append(f"**Latency: {bench.timings.caveat}.**")
     if bench.request.unsafe_skip_gates:
         lines.append("**The gates were skipped: this release is for development only.**")
     lines += ["", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]

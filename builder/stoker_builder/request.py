@@ -9,8 +9,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_contract.names import PositiveInt, Slug, Version
 
-LATENCY_S: Final = 2.5
-EMULATION_BUDGET_S: Final = 25.0
+LATENCY_S: Final = 2.0
+EMULATION_BUDGET_S: Final = 20.0
 # for a demonstration, or to see whether a model can be built at all
 QUICK_LATENCY_S: Final = 1.5
 QUICK_EMULATION_BUDGET_S: Final = 10.0

@@ -24,6 +24,7 @@ BASELINES: Final = {
     UNOPTIMISED: "FP32, unoptimised",
 }
 MIN_SAMPLES: Final = 1000
+MAX_BUSY_SHARE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,19 @@ class Timings:
     """Latency of every variant, from one interleaved run, all with one thread."""
 
     stats: Mapping[str, LatencyStats]
+
+    @property
+    def busy_share(self) -> float:
+        """Share of the samples that were taken while other processes used the processor."""
+        shares = [entry.contaminated_share for entry in self.stats.values()]
+        return sum(shares) / len(shares) if shares else 0.0
+
+    @property
+    def caveat(self) -> str:
+        """What to know before quoting a figure; empty when the machine was quiet."""
+        if self.busy_share < MAX_BUSY_SHARE:
+            return ""
+        return f"this machine was busy for {self.busy_share:.0%} of the timing: do not quote it"
 
     def pace(self, candidate: str) -> Pace | None:
         """How fast a candidate is, compared; None when it was not timed."""

@@ -136,6 +136,8 @@ def _captions(console: Console, result: BuildResult) -> None:
         f"{metric} on {certified} held-out samples; bound at 95 %",
     ):
         console.print(Text(f"  {line}", style="dim"))
+    if result.timings.caveat:
+        console.print(Text(f"  {result.timings.caveat}", style="yellow"))
     if result.data_note:
         console.print(Text(f"  {result.data_note}", style="dim"))
 
