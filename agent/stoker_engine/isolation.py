@@ -37,7 +37,8 @@ def leave_network() -> bool:
 def lower_priority(niceness: int, oom_score_adj: int) -> None:
     """Be the one that waits for the processor, and the first that memory pressure takes."""
     if niceness:
-        os.nice(niceness)
+        with suppress(OSError):  # a system call filter may say no
+            os.nice(niceness)
     if oom_score_adj:
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(oom_score_adj))

@@ -131,9 +131,10 @@ def _answer_until_closed(
     closed = threading.Event()
 
     def answer_runs() -> None:
+        buffer = bytearray(hop.MAX_RUN_BYTES)
         with contextlib.suppress(OSError):  # the server closed the socket: an end, not an error
-            while frame := channel.recv(hop.MAX_FRAME_BYTES):
-                channel.send(answer_run(frame, engine, ring, names))
+            while size := channel.recv_into(buffer):
+                channel.send(answer_run(bytes(buffer[:size]), engine, ring, names))
         closed.set()
 
     for index in range(start.spec.session.parallel_runs):

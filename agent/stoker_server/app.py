@@ -71,7 +71,8 @@ def _open(settings: Settings) -> tuple[list[socket.socket], socket.socket]:
     sockets.lock(run_dir)
     listeners = sockets.passed()
     if not any(listener.family == socket.AF_UNIX for listener in listeners):
-        listeners.append(sockets.listen_unix(run_dir / "inference.sock", _INFERENCE_MODE))
+        path, group = run_dir / "inference.sock", settings.socket_group
+        listeners.append(sockets.listen_unix(path, _INFERENCE_MODE, group))
     if settings.http is not None:
         listeners.append(sockets.listen_tcp(*settings.http))
     return listeners, sockets.listen_unix(run_dir / "control.sock", _CONTROL_MODE)

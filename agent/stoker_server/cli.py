@@ -16,16 +16,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     import uvloop  # noqa: PLC0415
 
     from stoker_server import logs  # noqa: PLC0415
+    from stoker_server.allocator import keep_body_memory  # noqa: PLC0415
     from stoker_server.app import serve  # noqa: PLC0415
     from stoker_server.settings import Settings  # noqa: PLC0415
     from stoker_server.sockets import AlreadyRunningError  # noqa: PLC0415
 
+    keep_body_memory()
     logs.configure(arguments.log_format)
     settings = Settings(
         state_dir=arguments.state_dir.absolute(),
         run_dir=arguments.run_dir.absolute(),
         http=arguments.http,
         engine_command=_engine_command(arguments),
+        socket_group=arguments.socket_group,
         max_queue=arguments.max_queue,
         run_timeout_s=arguments.run_timeout_s,
         drain_timeout_s=arguments.drain_timeout_s,
@@ -52,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("STOKER_ENGINE_COMMAND"),
         metavar="COMMAND",
         help="start engines with this instead of --engine-python (or $STOKER_ENGINE_COMMAND)",
+    )
+    parser.add_argument(
+        "--socket-group", default="stoker-clients", help="may use the inference socket"
     )
     parser.add_argument("--max-queue", type=int, default=128, help="requests waiting per slot")
     parser.add_argument("--run-timeout-s", type=float, default=60.0)

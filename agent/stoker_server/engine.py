@@ -34,6 +34,7 @@ class Engine:
         self._settings = settings
         self._on_end = on_end
         self._worker: Worker | None = None
+        self._known: Worker | None = None  # the last one, also after its end
         self._starting: asyncio.Task[Worker] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -77,7 +78,7 @@ class Engine:
             raise ServeError(ReasonCode.NO_ENGINE, detail) from None
         finally:
             self._starting = None
-        self._worker = worker
+        self._worker = self._known = worker
         worker.notify_end(self._ended)
         return worker
 
@@ -133,13 +134,17 @@ class Engine:
         return sum(at_s > horizon_s for at_s in self._crashes)
 
     def status(self) -> EngineStatus | None:
-        """What the control socket tells about it; None while there is no worker."""
-        if self._worker is None:
+        """What the control socket tells about it; None before its first worker loaded.
+
+        Between a crash and the restart it tells of the worker that ended: who is to serve has
+        not changed, and the slot says that it is not ready.
+        """
+        if self._known is None:
             return None
         return EngineStatus(
-            digest=self._worker.handshake.digest,
+            digest=self._known.handshake.digest,
             release=self.spec.release,
-            pid=self._worker.pid,
+            pid=self._known.pid,
             restarts=self.restarts,
             rss_bytes=self.rss_bytes,
             requests=self.stats.requests,

@@ -117,6 +117,10 @@ class Operations:
         Without a warm one, what the slot file names is started. Asked twice, it does nothing.
         """
         slot = self._plane.slot(args.slot)
+        async with slot.restoring:  # loading takes longer than an impatient agent waits
+            return await self._restore(slot, args)
+
+    async def _restore(self, slot: Slot, args: SlotOnly) -> Swapped:
         await self.abort(args)
         replaced = slot.active
         target = await self._restorable(slot)
@@ -148,12 +152,14 @@ class Operations:
     async def abort(self, args: SlotOnly) -> None:
         """Close the candidate, if there is one."""
         slot = self._plane.slot(args.slot)
-        candidate, slot.candidate = slot.candidate, None
+        candidate, slot.candidate, slot.lost = slot.candidate, None, None
         if candidate is not None:
             await candidate.close()
 
     def _candidate(self, name: str) -> tuple[Slot, Engine]:
         slot = self._plane.slot(name)
+        if slot.candidate is None and slot.lost is not None:
+            raise ServeError(slot.lost.code, f"the candidate is gone: {slot.lost.detail}")
         if slot.candidate is None or not slot.candidate.alive:
             raise ServeError(ReasonCode.NO_ENGINE, f"no candidate is loaded in {name}")
         return slot, slot.candidate

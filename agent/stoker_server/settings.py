@@ -14,6 +14,7 @@ class Settings:
 
     Attributes:
         engine_command: starts a worker; ``--fd N`` is appended.
+        socket_group: may use the inference socket, where there is such a group.
         max_queue: requests that may wait per slot before more are refused.
         max_wait_s: how long a request waits for an engine that is being restarted.
         run_timeout_s: a run that takes longer is taken for a hang; its worker is killed.
@@ -26,6 +27,7 @@ class Settings:
     state_dir: Path
     run_dir: Path
     http: tuple[str, int] | None = None
+    socket_group: str = "stoker-clients"
     engine_command: tuple[str, ...] = (sys.executable, "-m", "stoker_engine")
     engine_environment: Mapping[str, str] = field(default_factory=dict)
     max_queue: int = 128

@@ -47,11 +47,13 @@ class Slot:
         self.active: Engine | None = None
         self.previous: Engine | None = None
         self.candidate: Engine | None = None
+        self.lost: ServeError | None = None  # how the last candidate ended by itself
         self.trouble: ServeError | None = None  # why the slot is degraded
         self.mark: Mark | None = None
         self.refused: Counter[ReasonCode] = Counter()
         self.down = asyncio.Event()  # the active engine is gone: the recovery waits for this
         self.recovering = True  # an engine is being started: worth waiting for
+        self.restoring = asyncio.Lock()
         self.admitted = 0
         self._settings = settings
         self._up = asyncio.Event()
@@ -192,7 +194,7 @@ class Slot:
     def _engine_ended(self, engine: Engine, error: ServeError) -> None:
         role = "active"
         if engine is self.candidate:
-            self.candidate, role = None, "candidate"
+            self.candidate, self.lost, role = None, error, "candidate"
         elif engine is self.previous:
             self.previous, role = None, "previous"
         elif engine is self.active:

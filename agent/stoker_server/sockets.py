@@ -1,6 +1,8 @@
 """The listening sockets: own ones with tight modes, or those a service manager passes."""
 
+import contextlib
 import fcntl
+import grp
 import os
 import socket
 from pathlib import Path
@@ -30,8 +32,11 @@ def lock(run_dir: Path) -> int:
     return fd
 
 
-def listen_unix(path: Path, mode: int) -> socket.socket:
-    """Listen at ``path``, replacing what a killed server left there. The lock is held."""
+def listen_unix(path: Path, mode: int, group: str = "") -> socket.socket:
+    """Listen at ``path``, replacing what a killed server left there. The lock is held.
+
+    The socket is given to ``group`` where there is such a group and we may.
+    """
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o777 & ~mode)
@@ -39,6 +44,9 @@ def listen_unix(path: Path, mode: int) -> socket.socket:
         listener.bind(str(path))
     finally:
         os.umask(before)
+    if group:
+        with contextlib.suppress(KeyError, PermissionError):
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
     listener.listen(_BACKLOG)
     return listener
 

@@ -6,10 +6,10 @@ io, each at the next multiple of ``ALIGNMENT``, inputs in the first part of a sl
 the second, so a frame needs to carry shapes only.
 """
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from struct import Struct, error
 from typing import Final
 
 from stoker_contract.codes import ReasonCode
@@ -21,6 +21,7 @@ from stoker_contract.names import Count, Detail, PositiveInt, Sha256
 
 ALIGNMENT: Final = 64
 MAX_FRAME_BYTES: Final = 128 * 1024
+MAX_RUN_BYTES: Final = 8 * 1024  # 64 tensors of rank 8, and room
 # What a tensor may need at most when its shape leaves dimensions to the caller. The ring is
 # sparse: memory nobody touched costs nothing.
 DYNAMIC_TENSOR_BYTES: Final = 16 * 1024 * 1024
@@ -65,9 +66,9 @@ ANSWER: Final = b"A"  # worker: the outputs of a run are in the ring
 FAILURE: Final = b"F"  # worker: a run failed, the worker goes on
 BEAT: Final = b"B"  # worker: alive
 
-_RUN = Struct("<cQIQ")
-_ANSWER = Struct("<cQQQ")
-_FAILURE = Struct("<cQ")
+_RUN = struct.Struct("<cQIQ")
+_ANSWER = struct.Struct("<cQQQ")
+_FAILURE = struct.Struct("<cQ")
 
 
 class RingLayout(Document):
@@ -212,7 +213,8 @@ def unpack_failure(frame: bytes) -> tuple[int, Refusal]:
 def _pack_shapes(shapes: Sequence[Shape]) -> bytes:
     ranks = bytes(len(shape) for shape in shapes)
     dims = [dim for shape in shapes for dim in shape]
-    return bytes((len(shapes),)) + ranks + Struct(f"<{len(dims)}Q").pack(*dims)
+    # The module's functions keep compiled formats, unlike a Struct made each time.
+    return bytes((len(shapes),)) + ranks + struct.pack(f"<{len(dims)}Q", *dims)
 
 
 def _unpack_shapes(frame: bytes, start: int) -> tuple[Shape, ...]:
@@ -220,7 +222,10 @@ def _unpack_shapes(frame: bytes, start: int) -> tuple[Shape, ...]:
         raise ContractError(ReasonCode.MALFORMED, "a frame ends before its shapes")
     first = start + 1 + frame[start]
     ranks = frame[start + 1 : first]
-    dims = _unpack(Struct(f"<{sum(ranks)}Q"), frame, first)
+    try:
+        dims = struct.unpack_from(f"<{sum(ranks)}Q", frame, first)
+    except struct.error:
+        raise ContractError(ReasonCode.MALFORMED, "the shapes of a frame are cut short") from None
     shapes, at = [], 0
     for rank in ranks:
         shapes.append(tuple(dims[at : at + rank]))
@@ -228,8 +233,8 @@ def _unpack_shapes(frame: bytes, start: int) -> tuple[Shape, ...]:
     return tuple(shapes)
 
 
-def _unpack(layout: Struct, frame: bytes, start: int = 0) -> tuple[int, ...]:
+def _unpack(layout: struct.Struct, frame: bytes) -> tuple[int, ...]:
     try:
-        return layout.unpack_from(frame, start)
-    except error:
+        return layout.unpack_from(frame)
+    except struct.error:
         raise ContractError(ReasonCode.MALFORMED, "a frame is cut short") from None

@@ -10,7 +10,7 @@ import pytest
 
 from stoker_client import Client, DeadlineError, Result, UnavailableError
 from support import models
-from support.server_process import ServerProcess, is_alive
+from support.server_process import ServerProcess, in_flight, is_alive
 from support.waiting import wait_until
 
 X = np.array([[1, 2, 3, 4]], np.float32)
@@ -32,13 +32,6 @@ def ask(server: ServerProcess, x: models.FloatArray, timeout_s: float | None = N
     """One request over a connection of its own."""
     with Client("m", socket=server.socket_path, timeout_s=60) as client:
         return client.infer({"x": x}, timeout_s=timeout_s)
-
-
-def in_flight(server: ServerProcess) -> int:
-    """How many requests the slot has let in."""
-    text = server.request("GET", "/metrics")[2].decode()
-    line = next(line for line in text.splitlines() if line.startswith("stoker_slot_requests"))
-    return int(line.split()[-1])
 
 
 def test_a_full_queue_refuses_at_the_door(slow_server: ServerProcess) -> None:

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from stoker_client import Client, EngineFailedError, UnavailableError
 from stoker_contract.codes import ReasonCode
 from stoker_contract.engine import EngineSpec
 from support import models
-from support.server_process import ServerProcess, engine_pids, is_alive
+from support.server_process import ServerProcess, engine_pids, in_flight, is_alive
 from support.waiting import wait_until
 
 X = np.array([[1, 2, 3, 4]], np.float32)
@@ -23,10 +25,10 @@ def good(server: ServerProcess, version: str = "1.0", factor: float = 2) -> Engi
     return models.scale(factor).put(server.store, f"m/{version}")
 
 
-def answer(server: ServerProcess) -> tuple[str, float]:
+def answer(server: ServerProcess, x: models.FloatArray = X) -> tuple[str, float]:
     """Which release answers, and by what it multiplies."""
     with Client("m", socket=server.socket_path) as client:
-        result = client.infer({"x": X})
+        result = client.infer({"x": x})
     return result.release, float(result["y"][0, 0])
 
 
@@ -108,6 +110,73 @@ def test_a_server_that_was_killed_serves_again_from_its_slot_files(server: Serve
     server.start().wait_ready("m")
 
     assert answer(server) == ("m/1.0", 2.0)
+
+
+def test_between_crash_and_restart_the_slot_still_names_its_engine(
+    faulty_server: ServerProcess,
+) -> None:
+    """Who is to serve has not changed: the slot is not ready, and says of whom."""
+    current = good(faulty_server)
+    faulty_server.write_slot("m", current)
+    faulty_server.start().wait_ready("m")
+    agent = faulty_server.control()
+    (worker,) = engine_pids(faulty_server.pid)
+    os.kill(worker, signal.SIGKILL)
+    seen = []
+
+    def restarted() -> bool:
+        status = agent.status("m")
+        seen.append(status.active.digest if status.active else None)
+        return status.active is not None and status.active.restarts == 1
+
+    wait_until(restarted, what="the engine is restarted")
+    assert set(seen) == {current.digest}
+
+
+def test_the_end_of_a_server_waits_for_its_last_answer(server: ServerProcess) -> None:
+    """SIGTERM under a running request: the answer comes, then the end with status 0."""
+    server.write_slot("m", models.slow().put(server.store, "m/1.0"))
+    server.start().wait_ready("m")
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(answer, server, models.turns_for(0.5))
+        wait_until(lambda: in_flight(server) == 1, what="the engine runs")
+
+        assert server.stop() == 0
+        assert future.result()[0] == "m/1.0"
+
+
+def test_readiness_is_told_to_a_service_manager(
+    server: ServerProcess, short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """READY when it listens, STOPPING when it drains; workers never hear of it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(30)
+        manager.bind(str(short_tmp / "notify.sock"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(short_tmp / "notify.sock"))
+        server.write_slot("m", good(server))
+        server.start().wait_ready("m")
+        (worker,) = engine_pids(server.pid)
+        environment = Path(f"/proc/{worker}/environ").read_bytes()
+        server.stop()
+
+        assert b"READY=1" in manager.recv(4096)
+        assert b"STOPPING=1" in manager.recv(4096)
+        assert b"NOTIFY_SOCKET" not in environment
+
+
+def test_sockets_of_a_service_manager_are_served(server: ServerProcess, short_tmp: Path) -> None:
+    """With socket activation, no request is refused while the server starts."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(short_tmp / "passed.sock"))
+        listener.listen()
+        server.write_slot("m", good(server))
+        server.start(passed=listener)
+        server.wait_ready("m")
+        with Client("m", socket=short_tmp / "passed.sock") as client:
+            result = client.infer({"x": X})
+
+    assert result.release == "m/1.0"
+    assert not server.socket_path.exists()
 
 
 def test_workers_end_with_their_server(server: ServerProcess) -> None:

@@ -143,16 +143,18 @@ class ServerProcess:
         """Further command line options for the next start."""
         self._options += options
 
-    def start(self) -> Self:
-        """Start the process and wait until it listens."""
+    def start(self, passed: socket.socket | None = None) -> Self:
+        """Start the process and wait until it listens; ``passed`` as by socket activation."""
         self.events.clear()
         self._process = subprocess.Popen(
             [
+                *(_activated(passed) if passed else ()),
                 *(sys.executable, "-m", "stoker_server", "--log-format", "json"),
                 *("--state-dir", str(self.state_dir), "--run-dir", str(self.run_dir)),
                 *self._options,
             ],
             stderr=subprocess.PIPE,
+            pass_fds=(passed.fileno(),) if passed else (),
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True)
@@ -288,9 +290,27 @@ def engine_pids(server_pid: int) -> list[int]:
     return [int(pid) for pid in children.split() if not _is_zombie(int(pid))]
 
 
+def in_flight(server: ServerProcess) -> int:
+    """How many requests a server has let in and not answered."""
+    text = server.request("GET", "/metrics")[2].decode()
+    lines = [line for line in text.splitlines() if line.startswith("stoker_slot_requests_in")]
+    return sum(int(line.split()[-1]) for line in lines)
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs."""
     return Path(f"/proc/{pid}").exists() and not _is_zombie(pid)
+
+
+def _activated(passed: socket.socket) -> tuple[str, ...]:
+    """A process that makes ``passed`` the first inherited descriptor and becomes the server."""
+    script = (
+        "import os, sys\n"
+        f"os.dup2({passed.fileno()}, 3)\n"
+        "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n"
+        "os.execv(sys.argv[1], sys.argv[1:])\n"
+    )
+    return (sys.executable, "-c", script)
 
 
 def _is_zombie(pid: int) -> bool:
