@@ -114,7 +114,8 @@ class Operations:
     async def restore(self, args: SlotOnly) -> Swapped:
         """Let the engine before the swap serve again, and close the one that replaced it.
 
-        Without a warm one, what the slot file names is started. Asked twice, it does nothing.
+        Without a warm one, what the slot file names is started; where nothing was ever committed,
+        nothing serves afterwards. Asked twice, it does nothing.
         """
         slot = self._plane.slot(args.slot)
         async with slot.restoring:  # loading takes longer than an impatient agent waits
@@ -124,15 +125,17 @@ class Operations:
         await self.abort(args)
         replaced = slot.active
         target = await self._restorable(slot)
+        active = target.spec.digest if target else None
         if target is replaced:
-            return Swapped(active=target.spec.digest, flip_us=0.0)
+            return Swapped(active=active, flip_us=0.0)
         flip_us = slot.route(target)
         slot.previous, slot.trouble, slot.mark = None, None, None
         if replaced is not None:
             self._close_later(replaced)
-        log.info("engine.restored", slot=slot.name, release=target.spec.release, flip_us=flip_us)
+        release = target.spec.release if target else None
+        log.info("engine.restored", slot=slot.name, release=release, flip_us=flip_us)
         return Swapped(
-            active=target.spec.digest,
+            active=active,
             previous=replaced.spec.digest if replaced else None,
             flip_us=flip_us,
         )
@@ -164,12 +167,12 @@ class Operations:
             raise ServeError(ReasonCode.NO_ENGINE, f"no candidate is loaded in {name}")
         return slot, slot.candidate
 
-    async def _restorable(self, slot: Slot) -> Engine:
+    async def _restorable(self, slot: Slot) -> Engine | None:
         if slot.previous is not None and slot.previous.alive:
             return slot.previous
         chain = slotfiles.chain(self._plane.settings.state_dir / "slots", slot.name)
-        if not chain:
-            raise ServeError(ReasonCode.NO_ENGINE, f"{slot.name} never served anything else")
+        if not chain:  # a first release: there is nothing to go back to
+            return None
         if slot.active is not None and slot.active.spec.digest == chain[0].digest and slot.ready:
             return slot.active
         engine = slot.new_engine(chain[0])

@@ -48,7 +48,14 @@ def package(bench: Bench, tables: Iterable[tuple[Row, ...]], progress: Progress)
         _pack(bench, target, rows, footprints, progress)
         for target, rows in zip(bench.targets, tables, strict=True)
     ]
-    manifest = _manifest(bench, [entry.artifact for entry in packed])
+    # A device takes the first artifact it can run, whatever order the targets were asked for in.
+    best_first = [
+        entry.artifact
+        for _, entry in sorted(
+            zip(bench.targets, packed, strict=True), key=lambda pair: -pair[0].preference
+        )
+    ]
+    manifest = _manifest(bench, best_first)
     rows = tuple(row for entry in packed for row in entry.rows)
     report = report_of(bench, rows, manifest)
     files: dict[str, bytes | Path] = {

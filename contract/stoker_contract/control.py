@@ -116,9 +116,9 @@ class GoldenResult(Document):
 
 
 class Swapped(Document):
-    """The route was flipped."""
+    """The route was flipped; ``active`` is absent when nothing serves, as on a new device."""
 
-    active: Sha256
+    active: Sha256 | None = None
     previous: Sha256 | None = None
     flip_us: float
 

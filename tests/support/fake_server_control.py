@@ -178,10 +178,8 @@ class FakeServerControl:
         await self._enter(Op.RESTORE)
         found = self.slots[slot]
         old = found.previous
-        if old is None:
-            raise ControlError(ReasonCode.NO_ENGINE, "nothing served before")
         found.active, found.previous = old, None
-        return Swapped(active=old.digest, flip_us=10.0)
+        return Swapped(active=old.digest if old else None, flip_us=10.0)
 
     async def retire(self, args: Retire) -> Retired:
         """Drain and close the old engine."""

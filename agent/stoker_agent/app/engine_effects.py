@@ -172,22 +172,21 @@ class EngineEffects:
                 self.slots.remove(plan.slot)
             else:
                 self.slots.replace(restored)
-        restored_all = [await self._restore_slot(plan) for plan in run.plans]
-        return Event.RESTORED if all(restored_all) else Event.UNRESTORABLE
+        for plan in run.plans:
+            await self._restore_slot(plan)
+        return Event.RESTORED
 
-    async def _restore_slot(self, plan: SlotPlan) -> bool:
+    async def _restore_slot(self, plan: SlotPlan) -> None:
         while True:
             status = (await self.server_answers()).slots.get(plan.slot)
             if status is None or _active(status) != plan.spec.digest:
                 if status is not None and _candidate(status) is not None:
                     await self.server.abort(plan.slot)
-                return True
+                return
             try:
                 await self.server.restore(plan.slot)
             except ControlError as error:
                 log.warning("engine.restore_failed", slot=plan.slot, reason=str(error))
-                if plan.before is None and error.code is ReasonCode.NO_ENGINE:
-                    return False
                 await asyncio.sleep(self.tuning.poll_s)
 
 

@@ -38,7 +38,6 @@ class Event(StrEnum):
     PROVED = "proved"
     COMMITTED = "committed"
     RESTORED = "restored"
-    UNRESTORABLE = "unrestorable"  # there is nothing to go back to
     FAILED = "failed"
     DEADLINE = "deadline"  # the phase took longer than it may
     SUPERSEDED = "superseded"  # a newer generation was accepted
@@ -122,7 +121,6 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Row]] = {
     (_P.PROBATION, _E.FAILED): _ROLL_BACK,
     (_P.COMMITTING, _E.FAILED): _ROLL_BACK,
     (_P.ROLLING_BACK, _E.RESTORED): Row(_P.IDLE, _END, _O.ROLLED_BACK),
-    (_P.ROLLING_BACK, _E.UNRESTORABLE): Row(_P.IDLE, _END, _O.ROLLBACK_FAILED),
     # Too late. Probation has its own end, and a commit is only a file; both wait for the server.
     (_P.ACCEPTED, _E.DEADLINE): Row(_P.IDLE, _END, _O.TIMED_OUT),
     (_P.DOWNLOADING, _E.DEADLINE): Row(_P.IDLE, _END, _O.TIMED_OUT),

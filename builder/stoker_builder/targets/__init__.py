@@ -15,12 +15,14 @@ class TargetSpec(Document):
     """A target as the builder sees it.
 
     Attributes:
+        preference: of the targets that a device fits, it takes the one with the highest.
         recipes: how to make its INT8 candidates, most promising first.
     """
 
     name: Slug
     arch: Arch
     isa: tuple[ShortText, ...]
+    preference: int
     recipes: tuple[Slug, ...] = ()
 
     @property
