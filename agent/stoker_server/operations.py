@@ -123,8 +123,8 @@ class Operations:
 
     async def _restore(self, slot: Slot, args: SlotOnly) -> Swapped:
         await self.abort(args)
-        replaced = slot.active
         target = await self._restorable(slot)
+        replaced = slot.active  # read now: the recovery may have been faster than the load
         active = target.spec.digest if target else None
         if target is replaced:
             return Swapped(active=active, flip_us=0.0)

@@ -95,7 +95,12 @@ class Worker:
             ServeError: why it does not serve; the process is gone then.
         """
         artifact_fd = await asyncio.to_thread(launch.artifact, spec)
-        worker = cls(spec, settings, launch.start_process(spec, settings, how, artifact_fd))
+        try:
+            process = launch.start_process(spec, settings, how, artifact_fd)
+        except OSError as error:  # out of files or memory: one engine less, not one server less
+            detail = f"the engine process can not be started: {error}"
+            raise ServeError(ReasonCode.LOAD_ERROR, detail) from None
+        worker = cls(spec, settings, process)
         try:
             async with asyncio.timeout(how.timeout_s):
                 await worker._shaken()
@@ -213,7 +218,9 @@ class Worker:
             self._take_answer(hop.unpack_answer(frame))
         elif kind == hop.FAILURE:
             run_id, refusal = hop.unpack_failure(frame)
-            pending = self._pending.pop(run_id)
+            pending = self._pending.pop(run_id, None)
+            if pending is None:
+                raise ContractError(ReasonCode.MALFORMED, "a failure of nothing that was asked")
             self._give_slot(pending.slot)
             if not pending.future.done():
                 pending.future.set_exception(ServeError(refusal.code, refusal.detail))

@@ -1,6 +1,7 @@
 """Drives deployments through the table: persist, then act, and exactly one final status each."""
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import random
@@ -164,12 +165,30 @@ class Deployer:
             else:
                 effects = self._step(run, self._came_back(run))
             while run.record.progress.outcome is None:
+                if Effect.RESTORE in effects and run.phase is Phase.STAGED:
+                    await self._undo(run)
                 event = await self._perform(run, effects)
                 effects = self._step(run, event)
             if Effect.ABORT in effects:
                 await self.effects.perform(Effect.ABORT, run)
         finally:
             self._run = None
+
+    async def _undo(self, run: Run) -> None:
+        """Let what was committed serve before anything newer may end this deployment.
+
+        Bounded: an old engine that can not be loaded must not keep newer generations away.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.tuning.deadlines_s[Phase.ROLLING_BACK]):
+                while True:
+                    try:
+                        await self.effects.perform(Effect.RESTORE, run)
+                    except AgentError as error:
+                        log.warning("deployment.undo_again", reason=str(error))
+                        await asyncio.sleep(self.tuning.poll_s)
+                    else:
+                        return
 
     def _came_back(self, run: Run) -> Event:
         in_order, self.stopped_in_order = self.stopped_in_order, False

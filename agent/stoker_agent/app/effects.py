@@ -84,6 +84,9 @@ class Effects:
 
     async def collect_garbage(self) -> None:
         """Remove blobs that nothing names any more."""
+        if self.slots.unreadable():  # the server may still salvage what such a file names
+            log.warning("store.not_collected")
+            return
         keep = set(_named_by_slots(self.slots))
         for record in self.journal.unfinished():
             keep |= {file.digest for file in record.intent.desired.files().values()}

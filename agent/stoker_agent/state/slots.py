@@ -37,6 +37,10 @@ class SlotFiles:
         found = {name: self.read(name) for name in names}
         return {name: file for name, file in found.items() if file is not None}
 
+    def unreadable(self) -> bool:
+        """Whether there is a slot file that can not be read, so that what it names is not known."""
+        return len(list(self._directory.glob("[a-z0-9]*.json"))) != len(self.read_all())
+
     def replace(self, file: SlotFile) -> None:
         """Make a slot file durable; one that is the same already is left alone."""
         data = file.encode()
