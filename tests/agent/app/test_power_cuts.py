@@ -233,6 +233,47 @@ def test_a_newer_generation_that_waited_is_installed_after_a_power_cut(bench: Be
     asyncio.run(story())
 
 
+def test_a_newer_generation_leaves_nothing_unproven_serving(bench: Bench) -> None:
+    """The flip is undone first: asked for the old release again, the old engine serves it."""
+
+    async def story() -> None:
+        await bench.install("1.0.0", 1)
+        device = bench.life()
+        effects = CutEffects(device.deployer.effects, Effect.OBSERVE, after=False)
+        device.deployer.effects = effects  # type: ignore[assignment]
+        async with device.running():
+            await device.receive(want(publish(bench.repository.root, "2.0.0"), generation=2))
+            await asyncio.wait_for(effects.reached.wait(), 15)
+            assert bench.server.serves(SLOT) == "tiny/2.0.0"
+            await device.receive(want(publish(bench.repository.root, "1.0.0"), generation=3))
+        restoring = bench.server.hold(Op.RESTORE)
+        bench.server.hold(Op.LOAD)
+        async with bench.life().running() as last:
+            await asyncio.wait_for(restoring.wait(), 15)
+            bench.server.let_go(Op.RESTORE)
+            assert (await last.ended("d-3")).outcome is Outcome.NOOP
+            assert [e.outcome for e in last.finals("d-2")] == [Outcome.SUPERSEDED]
+
+        assert bench.server.serves(SLOT) == "tiny/1.0.0"
+
+    asyncio.run(story())
+
+
+def test_an_unreadable_slot_file_costs_no_engine(bench: Bench) -> None:
+    """While nobody knows what a slot file names, no blob is deleted."""
+
+    async def story() -> None:
+        await bench.install("1.0.0", 1)
+        blobs = sorted((bench.state_dir / "store" / "sha256").iterdir())
+        (bench.state_dir / "slots" / f"{SLOT}.json").write_bytes(b"{")
+        async with bench.life().running() as device:
+            await device.deployer.effects.collect_garbage()
+
+        assert sorted((bench.state_dir / "store" / "sha256").iterdir()) == blobs
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("op", [Op.LOAD, Op.WARM, Op.GOLDEN, Op.SWAP, Op.OBSERVE])
 def test_a_server_that_restarts_costs_an_attempt(bench: Bench, op: Op) -> None:
     """The old engine serves meanwhile, and the candidate is proved from the beginning."""
