@@ -11,7 +11,7 @@ from stoker_contract.errors import ContractError
 from stoker_contract.manifest import DType, EngineIO, SessionOptions, TensorSpec
 from stoker_engine.engine import Array, EngineError, as_array
 
-_DTYPES: Final = {
+DTYPE_OF_ORT: Final = {
     "tensor(bool)": DType.BOOL,
     "tensor(uint8)": DType.UINT8,
     "tensor(uint16)": DType.UINT16,
@@ -95,7 +95,7 @@ def _io(session: Any) -> EngineIO:  # noqa: ANN401 - the runtime has no types
 
 
 def _tensor(name: str, kind: str, shape: Sequence[object]) -> TensorSpec:
-    dtype = _DTYPES.get(kind)
+    dtype = DTYPE_OF_ORT.get(kind)
     if dtype is None:
         detail = f"tensor {name} is of type {kind}, which can not be served"
         raise EngineError(ReasonCode.LOAD_ERROR, detail)

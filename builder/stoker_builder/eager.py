@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stoker_builder.children import END_GRACE_S, end_child
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.frames import write_frame
 
@@ -28,7 +29,6 @@ TUNED_ALLOCATOR: Final[Mapping[str, str]] = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
 }
-_END_GRACE_S: Final = 5.0
 
 
 class EagerChild:
@@ -171,7 +171,7 @@ class EagerChild:
 
     def _failure(self) -> BuildError:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(_END_GRACE_S)
+            self._child.wait(END_GRACE_S)
         said = ""
         if self._errors is not None:
             said = self._errors.read_text(encoding="utf-8", errors="replace").strip()[-800:]
@@ -180,12 +180,4 @@ class EagerChild:
 
     def _end(self) -> None:
         process, self._process = self._child, None
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-        try:
-            process.wait(_END_GRACE_S)  # closing its stdin ends it
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_child(process)

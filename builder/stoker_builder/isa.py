@@ -26,6 +26,7 @@ from typing import Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from stoker_builder.children import END_GRACE_S, end_child
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.frames import read_frame, write_frame
 from stoker_contract.manifest import SessionOptions
@@ -38,7 +39,6 @@ AVX2: Final = frozenset({"avx2", "fma", "f16c", "bmi1", "bmi2"})
 _QEMU: Final = "qemu-x86_64"
 # Features that a Haswell has and the emulator lacks: taken off, or it warns about each.
 _QUIET: Final = "-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm"
-_END_GRACE_S: Final = 5.0
 
 
 def host_isa(cpuinfo: str | None = None) -> frozenset[str]:
@@ -262,23 +262,11 @@ def _child(command: list[str], deadline: float) -> Iterator[tuple[subprocess.Pop
             yield process, errors
         finally:
             timer.cancel()
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-    try:
-        process.wait(_END_GRACE_S)  # closing its stdin ends it
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+            end_child(process)
 
 
 def _failure(process: subprocess.Popen[bytes], errors: Path) -> BuildError:
-    code = process.wait(_END_GRACE_S)
+    code = process.wait(END_GRACE_S)
     said = errors.read_text(encoding="utf-8", errors="replace").strip()[-800:]
     detail = f"the model could not be run for this instruction set (exit {code}): {said}"
     return BuildError(BuildCode.MEASURE, detail, "run the file alone with ONNX Runtime")

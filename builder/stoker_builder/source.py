@@ -11,25 +11,12 @@ from pydantic import ValidationError
 
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.sessions import Session
-from stoker_contract.manifest import DType, EngineIO, TensorSpec
+from stoker_contract.manifest import EngineIO, TensorSpec
+from stoker_engine.onnxruntime_backend import DTYPE_OF_ORT
 
 Inputs = Mapping[str, NDArray[np.generic]]
 
 _UNSAFE_SUFFIXES: Final = {".pt", ".pth", ".pt2", ".pkl", ".pickle", ".bin", ".ckpt"}
-_DTYPE_OF_ORT: Final = {
-    "tensor(bool)": DType.BOOL,
-    "tensor(uint8)": DType.UINT8,
-    "tensor(uint16)": DType.UINT16,
-    "tensor(uint32)": DType.UINT32,
-    "tensor(uint64)": DType.UINT64,
-    "tensor(int8)": DType.INT8,
-    "tensor(int16)": DType.INT16,
-    "tensor(int32)": DType.INT32,
-    "tensor(int64)": DType.INT64,
-    "tensor(float16)": DType.FP16,
-    "tensor(float)": DType.FP32,
-    "tensor(double)": DType.FP64,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +100,7 @@ def io_of(session: Session) -> EngineIO:
 
 
 def _spec(name: str, ort_type: str, shape: tuple[object, ...]) -> TensorSpec:
-    dtype = _DTYPE_OF_ORT.get(ort_type)
+    dtype = DTYPE_OF_ORT.get(ort_type)
     if dtype is None:
         detail = f"tensor {name} is a {ort_type}"
         hint = "only plain numeric tensors can cross the serving protocol"
