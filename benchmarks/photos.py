@@ -24,18 +24,18 @@ from typing import Any, Final
 from benchmarks.tables import markdown, stats_object
 from rich.progress import Progress
 
+from stoker_builder.accuracy.evaluate import Answers, answer_all
+from stoker_builder.accuracy.gates import accuracy_verdict
+from stoker_builder.candidates.quantise import Quantiser
+from stoker_builder.candidates.recipes import RECIPES
 from stoker_builder.data import DataSet, Sample, load_data
-from stoker_builder.eager import TUNED_ALLOCATOR, EagerChild
-from stoker_builder.evaluate import Answers, answer_all
-from stoker_builder.gates import accuracy_verdict
-from stoker_builder.isa import host_isa, target_runs_natively
-from stoker_builder.latency import LatencyStats, speedup
-from stoker_builder.machine import describe_machine
-from stoker_builder.measure import BurstRules, Variant, measure
-from stoker_builder.quantise import Quantiser
-from stoker_builder.recipes import RECIPES
-from stoker_builder.sessions import Session
-from stoker_builder.source import ingest
+from stoker_builder.kernels.isa import host_isa, target_runs_natively
+from stoker_builder.kernels.sessions import Session
+from stoker_builder.latency.eager import TUNED_ALLOCATOR, EagerChild
+from stoker_builder.latency.machine import describe_machine
+from stoker_builder.latency.measure import BurstRules, Variant, measure
+from stoker_builder.latency.stats import LatencyStats, speedup
+from stoker_builder.models.source import ingest
 from stoker_builder.split import Split, split
 from stoker_builder.targets import load_target, target_names
 from stoker_contract.manifest import Artifact, Manifest, SessionOptions

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from stoker_builder.latency import LatencyStats
+from stoker_builder.latency.stats import LatencyStats
 from stoker_contract.histogram import NS_PER_MS, Histogram
 
 NAMES: Final = {

@@ -7,24 +7,30 @@ keeps frames whole, so the kernel is the queue between them, and a run costs two
 import argparse
 import contextlib
 import hashlib
+import importlib
 import mmap
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Final
 
 from stoker_contract import hop
 from stoker_contract.codes import ReasonCode
 from stoker_contract.engine import EngineSpec
 from stoker_contract.errors import ContractError
 from stoker_contract.onnx_policy import scan_onnx
-from stoker_contract.target import ArtifactKind
+from stoker_contract.target import RUNTIMES_OF_KIND, ArtifactKind, Runtime, runtime_of
 from stoker_engine import isolation
 from stoker_engine.engine import Engine, EngineError, Loader, check_io
 from stoker_engine.ring import Ring
+
+# runtime -> the module that puts it behind ``Engine``, and the extra that installs it
+_BACKENDS: Final[Mapping[Runtime, str]] = {Runtime.ONNXRUNTIME: "onnxruntime_backend"}
+_EXTRAS: Final[Mapping[Runtime, str]] = {Runtime.ONNXRUNTIME: "onnx"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +79,7 @@ def load(start: hop.Start, loader: Loader | None = None) -> Engine:
         EngineError: ``DIGEST_MISMATCH``, ``LOAD_ERROR`` or ``MEMORY``.
         ContractError: ``UNSAFE_MODEL``, ``UNSUPPORTED``.
     """
-    loader = loader or runtime_for(start.spec.kind)
+    loader = loader or loader_of(start.spec)
     if start.memory_limit_bytes is not None:
         isolation.limit_memory(start.memory_limit_bytes)
     check_artifact(start.artifact_fd, start.spec)
@@ -87,21 +93,24 @@ def load(start: hop.Start, loader: Loader | None = None) -> Engine:
     return engine
 
 
-def runtime_for(kind: ArtifactKind) -> Loader:
-    """The runtime for a kind of artifact, imported only now.
+def loader_of(spec: EngineSpec) -> Loader:
+    """The loader of the runtime that an artifact names, imported only now.
 
     Raises:
         EngineError: ``LOAD_ERROR``, it is not there.
     """
-    if kind is not ArtifactKind.ONNX:
-        detail = f"this build runs onnx artifacts only, not {kind}"
+    runtime = runtime_of(spec.kind, spec.session.runtime)
+    backend = _BACKENDS.get(runtime)
+    if backend is None or runtime not in RUNTIMES_OF_KIND[spec.kind]:
+        detail = f"this build does not run {spec.kind} with {runtime}"
         raise EngineError(ReasonCode.LOAD_ERROR, detail)
     try:
-        from stoker_engine import onnxruntime_backend  # noqa: PLC0415 - says why it is missing
+        module = importlib.import_module(f"stoker_engine.{backend}")
     except ImportError as error:
-        detail = f"onnxruntime can not be imported here: {error}; install stoker[onnx]"
+        detail = f"{runtime} can not be imported here: {error}; install stoker[{_EXTRAS[runtime]}]"
         raise EngineError(ReasonCode.LOAD_ERROR, detail) from None
-    return onnxruntime_backend.load
+    loader: Loader = module.load
+    return loader
 
 
 def check_artifact(fd: int, spec: EngineSpec) -> None:

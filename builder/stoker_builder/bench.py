@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stoker_builder.audit import Audit
+from stoker_builder.accuracy.evaluate import Answers
+from stoker_builder.candidates.audit import Audit
 from stoker_builder.data import DataSet
-from stoker_builder.evaluate import Answers
-from stoker_builder.machine import Machine
+from stoker_builder.latency.candidates import Timings
+from stoker_builder.latency.machine import Machine
+from stoker_builder.models.source import Inputs, SourceModel
 from stoker_builder.request import BuildRequest
 from stoker_builder.rows import Row
-from stoker_builder.source import Inputs, SourceModel
 from stoker_builder.split import Split
 from stoker_builder.targets import TargetSpec
-from stoker_builder.timing import Timings
 from stoker_contract.manifest import Manifest
 
 

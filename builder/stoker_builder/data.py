@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker_builder.entrypoints import call, load_entry
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.models.entrypoints import call, load_entry
 
 Tensor = NDArray[np.generic]
 

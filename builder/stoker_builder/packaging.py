@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
+from stoker_builder.accuracy.certify import judge
+from stoker_builder.accuracy.golden import GoldenSet, make_golden
 from stoker_builder.bench import Bench, BuildResult
-from stoker_builder.certify import judge
-from stoker_builder.emulation import Emulator
-from stoker_builder.footprint import measure_footprint
-from stoker_builder.golden import GoldenSet, make_golden
-from stoker_builder.isa import target_runs_natively
+from stoker_builder.candidates.recipes import FP32, RECIPES
+from stoker_builder.kernels.emulation import Emulator
+from stoker_builder.kernels.isa import target_runs_natively
+from stoker_builder.latency.footprint import measure_footprint
 from stoker_builder.progress import Progress
-from stoker_builder.recipes import FP32, RECIPES
 from stoker_builder.release import MANIFEST, write_release
 from stoker_builder.report import report_of, to_json, to_markdown
 from stoker_builder.rows import Mark, Row

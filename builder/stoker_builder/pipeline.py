@@ -8,26 +8,26 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from stoker_builder.audit import MIN_QUANTISED_SHARE, Audit, audit
+from stoker_builder.accuracy.certify import judge, reference_accuracy
+from stoker_builder.accuracy.evaluate import answer_all, is_classifier
 from stoker_builder.bench import Bench, BuildResult
-from stoker_builder.certify import judge, reference_accuracy
+from stoker_builder.candidates.audit import MIN_QUANTISED_SHARE, Audit, audit
+from stoker_builder.candidates.recipes import FP32, RECIPES
 from stoker_builder.data import load_data, read
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.evaluate import answer_all, is_classifier
-from stoker_builder.isa import best_kernels, host_isa, target_runs_natively
-from stoker_builder.machine import describe_machine
+from stoker_builder.kernels.isa import best_kernels, host_isa, target_runs_natively
+from stoker_builder.kernels.sessions import Session
+from stoker_builder.latency.candidates import Timings, time_candidates
+from stoker_builder.latency.machine import describe_machine
+from stoker_builder.models.source import ingest
 from stoker_builder.packaging import package
 from stoker_builder.progress import Progress, Stage
-from stoker_builder.recipes import FP32, RECIPES
 from stoker_builder.release import check_output
 from stoker_builder.request import BuildRequest
 from stoker_builder.rows import Mark, Row
 from stoker_builder.selection import select
-from stoker_builder.sessions import Session
-from stoker_builder.source import ingest
 from stoker_builder.split import split
 from stoker_builder.targets import TargetSpec, load_target
-from stoker_builder.timing import Timings, time_candidates
 
 _MAX_THREADS = 4  # for answering; more help little at batch 1
 NOT_MEASURABLE = "not measurable here: run this build on a CPU without VNNI"
@@ -102,7 +102,7 @@ def _make_candidates(bench: Bench, progress: Progress) -> None:
         progress.note("no INT8: only models with one row of scores have an accuracy gate")
         return
     names = list(dict.fromkeys(name for target in bench.targets for name in target.recipes))
-    from stoker_builder.quantise import Quantiser  # noqa: PLC0415  imports the quantisation tools
+    from stoker_builder.candidates.quantise import Quantiser  # noqa: PLC0415  imports the quantisation tools
 
     quantiser = Quantiser(bench.source.path, bench.split.calibration, bench.scratch)
     total = len(bench.split.calibration) + len(names)

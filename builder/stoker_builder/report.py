@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stoker_builder.bench import Bench
-from stoker_builder.latency import LatencyStats
+from stoker_builder.latency.candidates import BASELINES
+from stoker_builder.latency.stats import LatencyStats
 from stoker_builder.rows import Mark, Row
-from stoker_builder.timing import BASELINES
 from stoker_contract.manifest import Manifest
 
 COLUMNS = (

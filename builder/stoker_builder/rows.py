@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from stoker_builder.latency import LatencyStats
-from stoker_builder.recipes import FP32
+from stoker_builder.candidates.recipes import FP32
+from stoker_builder.latency.stats import LatencyStats
 from stoker_contract.manifest import Accuracy, Fusion, Precision
 
 

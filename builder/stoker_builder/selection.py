@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from stoker_builder.recipes import FP32
+from stoker_builder.candidates.recipes import FP32
 from stoker_builder.rows import Mark, Row
 
 MIN_SPEEDUP: Final = 1.10

@@ -17,7 +17,7 @@ from stoker_contract.names import (
     TargetPath,
     Version,
 )
-from stoker_contract.target import ArtifactKind, Target
+from stoker_contract.target import ArtifactKind, Runtime, Target
 
 
 class DType(StrEnum):
@@ -62,8 +62,16 @@ class EngineIO(Document):
 
 
 class SessionOptions(Document):
-    """How the runtime is to be set up; measured by the builder, applied by the engine."""
+    """Which runtime runs an artifact and how it is set up; measured by the builder.
 
+    Attributes:
+        runtime: None takes the usual one of the artifact's kind.
+        float_precision: what arithmetic in floating point may be done in, where the runtime
+            and the processor offer a choice. ONNX Runtime knows only ``fp32`` on a processor.
+    """
+
+    runtime: Runtime | None = None
+    float_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     intra_op_threads: PositiveInt = 1
     parallel_runs: PositiveInt = 1
     allow_spinning: bool = False

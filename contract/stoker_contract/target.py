@@ -22,11 +22,26 @@ class ArtifactKind(StrEnum):
     TENSORRT_PLAN = "tensorrt-plan"
 
 
-RUNTIME_OF_KIND = {
-    ArtifactKind.ONNX: "onnxruntime",
-    ArtifactKind.OPENVINO_IR: "openvino",
-    ArtifactKind.TENSORRT_PLAN: "tensorrt",
+class Runtime(StrEnum):
+    """What runs an artifact; the names are those of ``Profile.runtimes``."""
+
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
+# The first is taken when an artifact names none.
+RUNTIMES_OF_KIND = {
+    ArtifactKind.ONNX: (Runtime.ONNXRUNTIME, Runtime.OPENVINO),
+    ArtifactKind.OPENVINO_IR: (Runtime.OPENVINO,),
+    ArtifactKind.TENSORRT_PLAN: (Runtime.TENSORRT, Runtime.TENSORRT_RTX),
 }
+
+
+def runtime_of(kind: ArtifactKind, named: Runtime | None) -> Runtime:
+    """The runtime that an artifact is for: the one it names, else the usual one of its kind."""
+    return named or RUNTIMES_OF_KIND[kind][0]
 
 
 class Target(Document):
@@ -65,8 +80,17 @@ class Profile(Document):
     labels: dict[Slug, ShortText] = Field(default_factory=dict)
 
 
-def why_incompatible(target: Target, kind: ArtifactKind, profile: Profile) -> str | None:
-    """Say why an artifact of ``kind`` for ``target`` can not run on a device, or None if it can."""
+def why_incompatible(
+    target: Target, kind: ArtifactKind, profile: Profile, runtime: Runtime | None = None
+) -> str | None:
+    """Say why an artifact can not run on a device, or None if it can.
+
+    Args:
+        target: what the artifact is built for.
+        kind: its format.
+        profile: what the device is.
+        runtime: what is to run it; None for the usual one of its kind.
+    """
     if target.arch != profile.arch:
         return f"target {target.name} needs {target.arch}, this device is {profile.arch}"
     for wanted in target.isa:
@@ -76,7 +100,9 @@ def why_incompatible(target: Target, kind: ArtifactKind, profile: Profile) -> st
         needed, present = getattr(target, field), getattr(profile, field) or "none"
         if needed not in (None, present):
             return f"target {target.name} needs {field} {needed}, this device has {present}"
-    runtime = RUNTIME_OF_KIND[kind]
-    if runtime not in profile.runtimes:
-        return f"{kind} needs {runtime}, which is not installed on this device"
+    wanted_runtime = runtime_of(kind, runtime)
+    if wanted_runtime not in RUNTIMES_OF_KIND[kind]:
+        return f"{wanted_runtime} does not run {kind}"
+    if wanted_runtime not in profile.runtimes:
+        return f"{kind} needs {wanted_runtime}, which is not installed on this device"
     return None

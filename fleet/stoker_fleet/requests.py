@@ -101,7 +101,8 @@ def _target(release: Release, device: DeviceView, plan: RolloutPlan) -> Target:
     first = next(
         artifact
         for artifact in release.manifest.artifacts
-        if why_incompatible(artifact.target, artifact.kind, profile) is None
+        if why_incompatible(artifact.target, artifact.kind, profile, artifact.session.runtime)
+        is None
     )
     artifact = f"{first.target.name} {first.precision}"
     return Target(device.device, device.online, artifact, first.length)

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from stoker_builder.audit import Kernel, audit, count, kernels_of
+from stoker_builder.candidates.audit import Kernel, audit, count, kernels_of
+from stoker_builder.candidates.quantise import Quantiser
+from stoker_builder.candidates.recipes import RECIPES
 from stoker_builder.data import load_data
-from stoker_builder.quantise import Quantiser
-from stoker_builder.recipes import RECIPES
 from stoker_builder.split import split
 from support.builder_models import SHAPE
 from support.tiny_build import MODELS

@@ -9,11 +9,11 @@ import pytest
 
 from stoker_builder.bench import BuildResult
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.isa import host_isa
+from stoker_builder.kernels.isa import host_isa
+from stoker_builder.latency.candidates import EAGER, EAGER_TUNED, UNOPTIMISED
 from stoker_builder.pipeline import NOT_MEASURABLE, build
 from stoker_builder.progress import Silence
 from stoker_builder.rows import Mark, Row
-from stoker_builder.timing import EAGER, EAGER_TUNED, UNOPTIMISED
 from stoker_contract.manifest import Manifest
 from stoker_engine.onnxruntime_backend import OnnxRuntimeEngine
 from support.tiny_build import MODELS, request_for

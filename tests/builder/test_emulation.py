@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker_builder.isa import IsaRunner, host_isa
+from stoker_builder.kernels.isa import IsaRunner, host_isa
 from stoker_builder.pipeline import build
 from stoker_builder.progress import Silence
 from stoker_builder.rows import Mark

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stoker_builder.gates import AccuracyVerdict, Verdict, accuracy_verdict, loss_bounds
+from stoker_builder.accuracy.gates import AccuracyVerdict, Verdict, accuracy_verdict, loss_bounds
 
 Booleans = NDArray[np.bool_]
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.onnx_source import from_onnx
+from stoker_builder.models.onnx_source import from_onnx
 from stoker_builder.pipeline import build
 from stoker_builder.progress import Silence
 from support.builder_models import SHAPE, factory

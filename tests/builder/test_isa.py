@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.isa import (
+from stoker_builder.kernels.isa import (
     IsaRunner,
     best_kernels,
     host_isa,

@@ -13,11 +13,11 @@ import numpy as np
 import psutil
 import pytest
 
-from stoker_builder.eager import TUNED_ALLOCATOR, EagerChild
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.latency import Burst, quantile_bounds, speedup, summarise
-from stoker_builder.machine import describe_machine
-from stoker_builder.measure import MIN_ROUNDS, BurstRules, cpu_seconds_of, measure
+from stoker_builder.latency.eager import TUNED_ALLOCATOR, EagerChild
+from stoker_builder.latency.machine import describe_machine
+from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, cpu_seconds_of, measure
+from stoker_builder.latency.stats import Burst, quantile_bounds, speedup, summarise
 
 ANY_NEIGHBOURS = BurstRules(
     samples=2, seconds=0.0, idle_gap_s=0.0, warm_up_runs=1, max_other_share=1e9

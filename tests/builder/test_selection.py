@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker_builder.latency import Burst, summarise
+from stoker_builder.latency.stats import Burst, summarise
 from stoker_builder.rows import Mark, Pace, Row
 from stoker_builder.selection import select
 

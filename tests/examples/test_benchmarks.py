@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from stoker_builder.entrypoints import load_entry
 from stoker_builder.errors import BuildCode
-from stoker_builder.latency import Burst, summarise
+from stoker_builder.latency.stats import Burst, summarise
+from stoker_builder.models.entrypoints import load_entry
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from stoker_builder.data import DataSet, MemoryDataSet, calibration_of, load_data
-from stoker_builder.entrypoints import load_entry
 from stoker_builder.errors import BuildCode
-from stoker_builder.source import ingest
+from stoker_builder.models.entrypoints import load_entry
+from stoker_builder.models.source import ingest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = f"{EXAMPLES / 'digits'}"
@@ -60,7 +60,7 @@ def test_digits_are_labelled_and_shaped_as_the_model_takes_them(digits: DataSet)
 
 def test_digits_are_read_right(digits: DataSet, tmp_path: Path) -> None:
     """The committed weights read at least 98.5 % of digits they never saw, exported too."""
-    from stoker_builder.sessions import Session  # noqa: PLC0415 - only here
+    from stoker_builder.kernels.sessions import Session  # noqa: PLC0415 - only here
 
     torch.set_num_threads(1)
     samples = [digits.samples[i] for i in range(len(digits.samples))]

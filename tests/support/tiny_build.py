@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from stoker_builder.data import load_data
+from stoker_builder.models.source import ingest
 from stoker_builder.request import BuildRequest
-from stoker_builder.source import ingest
 
 MODELS = str(Path(__file__).parent / "builder_models.py")
 

@@ -182,7 +182,9 @@ class Effects:
         for plan in run.plans:
             manifest = run.record.intent.manifests[plan.slot]
             artifact = next(a for a in manifest.artifacts if a.digest == plan.spec.digest)
-            why_not = why_incompatible(artifact.target, artifact.kind, self.host.profile)
+            why_not = why_incompatible(
+                artifact.target, artifact.kind, self.host.profile, artifact.session.runtime
+            )
             if why_not is not None:
                 raise ArtifactError(ReasonCode.INCOMPATIBLE_TARGET, why_not)
 

@@ -96,7 +96,9 @@ def _choose(
                 ReasonCode.MIX_AND_MATCH,
                 f"{choice.artifact.path}: the manifest of {manifest.release} says otherwise",
             )
-        why_not = why_incompatible(artifact.target, artifact.kind, profile)
+        why_not = why_incompatible(
+            artifact.target, artifact.kind, profile, artifact.session.runtime
+        )
         if why_not is None:
             return choice, artifact
         reasons.append(why_not)

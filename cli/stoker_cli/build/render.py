@@ -23,10 +23,10 @@ from rich.table import Table
 from rich.text import Text
 
 from stoker_builder.bench import BuildResult
-from stoker_builder.latency import LatencyStats
+from stoker_builder.latency.candidates import BASELINES
+from stoker_builder.latency.stats import LatencyStats
 from stoker_builder.report import cells
 from stoker_builder.rows import Mark, Row
-from stoker_builder.timing import BASELINES
 
 _STYLES = {
     Mark.REFERENCE: "",

@@ -53,7 +53,7 @@ def assign(
     """
     fitting, reasons = [], []
     for artifact in manifest.artifacts:
-        reason = why_incompatible(artifact.target, artifact.kind, profile)
+        reason = why_incompatible(artifact.target, artifact.kind, profile, artifact.session.runtime)
         if reason is None:
             fitting.append(artifact)
         else:

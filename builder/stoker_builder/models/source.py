@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.sessions import Session
+from stoker_builder.kernels.sessions import Session
 from stoker_contract.manifest import EngineIO, TensorSpec
 from stoker_engine.onnxruntime_backend import DTYPE_OF_ORT
 
@@ -61,7 +61,7 @@ def ingest(model: str, weights: Path | None, example: Inputs, scratch: Path) -> 
     """
     path = Path(model)
     if path.suffix == ".onnx":
-        from stoker_builder.onnx_source import from_onnx  # noqa: PLC0415  imports onnx
+        from stoker_builder.models.onnx_source import from_onnx  # noqa: PLC0415  imports onnx
 
         if weights is not None:
             hint = "give --weights only with a PyTorch factory"
@@ -76,7 +76,7 @@ def ingest(model: str, weights: Path | None, example: Inputs, scratch: Path) -> 
         hint = "give model.onnx, or package.module:factory with --weights model.safetensors"
         code = BuildCode.MODEL_FORMAT if path.exists() else BuildCode.MODEL_MISSING
         raise BuildError(code, detail, hint)
-    from stoker_builder.torch_source import from_torch  # noqa: PLC0415  imports torch
+    from stoker_builder.models.torch_source import from_torch  # noqa: PLC0415  imports torch
 
     return from_torch(TorchModel(model, weights), example, scratch)
 

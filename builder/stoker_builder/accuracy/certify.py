@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from stoker_builder.evaluate import Answers
-from stoker_builder.gates import AccuracyVerdict, accuracy_verdict
+from stoker_builder.accuracy.evaluate import Answers
+from stoker_builder.accuracy.gates import AccuracyVerdict, accuracy_verdict
 from stoker_builder.request import BuildRequest
 from stoker_builder.rows import Mark
 from stoker_contract.manifest import Accuracy

@@ -14,8 +14,8 @@ from typing import Final
 
 import onnx
 
-from stoker_builder.sessions import Session
-from stoker_builder.source import Inputs
+from stoker_builder.kernels.sessions import Session
+from stoker_builder.models.source import Inputs
 from stoker_contract.manifest import Fusion
 
 MIN_QUANTISED_SHARE: Final = 0.9

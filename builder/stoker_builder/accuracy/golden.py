@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker_builder.evaluate import Answers
+from stoker_builder.accuracy.evaluate import Answers
 from stoker_builder.split import Part
 from stoker_contract.manifest import Golden, Precision, SessionOptions
 from stoker_engine.onnxruntime_backend import OnnxRuntimeEngine

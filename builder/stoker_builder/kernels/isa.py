@@ -157,7 +157,7 @@ class IsaRunner:
             *self._prefix,
             sys.executable,
             "-m",
-            "stoker_builder.isa_child",
+            "stoker_builder.kernels.isa_child",
             str(onnx_path),
             json.dumps((session or SessionOptions()).to_object()),
         ]

@@ -12,11 +12,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from stoker_builder.entrypoints import call, load_entry, quiet
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.onnx_source import fix_shapes, load_onnx, opset_of, strip
-from stoker_builder.sessions import Session
-from stoker_builder.source import Inputs, SourceModel, TorchModel, io_of
+from stoker_builder.kernels.sessions import Session
+from stoker_builder.models.entrypoints import call, load_entry, quiet
+from stoker_builder.models.onnx_source import fix_shapes, load_onnx, opset_of, strip
+from stoker_builder.models.source import Inputs, SourceModel, TorchModel, io_of
 
 # of the largest answer: FP32 sums in another order differ by a few units of the last place
 EXPORT_TOLERANCE: Final = 1e-3

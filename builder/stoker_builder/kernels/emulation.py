@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from stoker_builder.accuracy.evaluate import Answers, collect, score
+from stoker_builder.accuracy.golden import Arrays, GoldenSet
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.evaluate import Answers, collect, score
-from stoker_builder.golden import Arrays, GoldenSet
-from stoker_builder.isa import IsaRunner
+from stoker_builder.kernels.isa import IsaRunner
 from stoker_builder.progress import Progress
 from stoker_builder.split import Part
 from stoker_builder.targets import TargetSpec
@@ -69,7 +69,7 @@ class Emulator:
             path: the candidate.
             part: the certification samples.
             labels: the reference's answers, which know the labels.
-            classifies: as for :func:`stoker_builder.evaluate.score`.
+            classifies: as for :func:`stoker_builder.accuracy.evaluate.score`.
 
         Returns:
             The answers and whose kernels gave them; None when there was no time for any.

@@ -9,7 +9,7 @@ from typing import Final
 
 import psutil
 
-from stoker_builder.isa import host_isa
+from stoker_builder.kernels.isa import host_isa
 
 _CPU_FREQUENCY: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _THROTTLE_COUNT: Final = Path("/sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count")

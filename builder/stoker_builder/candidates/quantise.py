@@ -18,8 +18,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from stoker_builder.candidates.recipes import Recipe
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.recipes import Recipe
 from stoker_builder.split import Part
 
 _CONVOLUTION_RANK = 3  # a weight is [out, in / groups, spatial...]

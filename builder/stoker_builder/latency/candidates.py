@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stoker_builder.eager import TUNED_ALLOCATOR, EagerChild
-from stoker_builder.latency import LatencyStats, speedup
-from stoker_builder.measure import MIN_ROUNDS, BurstRules, Variant, measure
-from stoker_builder.recipes import FP32
+from stoker_builder.candidates.recipes import FP32
+from stoker_builder.latency.eager import TUNED_ALLOCATOR, EagerChild
+from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, Variant, measure
+from stoker_builder.latency.stats import LatencyStats, speedup
+from stoker_builder.models.source import Inputs, SourceModel
 from stoker_builder.rows import Pace
-from stoker_builder.source import Inputs, SourceModel
 from stoker_contract.manifest import SessionOptions
 from stoker_engine.onnxruntime_backend import OnnxRuntimeEngine
 

@@ -130,7 +130,7 @@ class EagerChild:
         self._errors = scratch / "stderr"
         stderr = self._stack.enter_context(self._errors.open("wb"))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "stoker_builder.eager_child"],
+            [sys.executable, "-m", "stoker_builder.latency.eager_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -1,4 +1,4 @@
-"""Times PyTorch eager in its own process; started by ``stoker_builder.eager``.
+"""Times PyTorch eager in its own process; started by ``stoker_builder.latency.eager``.
 
 Protocol: one JSON line of set-up and one frame of inputs in, ``{"ready": ...}`` out; then
 each ``run`` line is answered with the nanoseconds one inference took.
@@ -12,9 +12,9 @@ from typing import IO, Any
 
 import torch
 
-from stoker_builder.entrypoints import call, load_entry
 from stoker_builder.errors import BuildCode
 from stoker_builder.frames import read_frame
+from stoker_builder.models.entrypoints import call, load_entry
 
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol, runtime_checkable
 
 import psutil
 
-from stoker_builder.latency import (
+from stoker_builder.latency.stats import (
     Burst,
     LatencyStats,
     QuantileBounds,

@@ -1,4 +1,4 @@
-"""Runs an ONNX file on the inputs it is sent; started by ``stoker_builder.isa``.
+"""Runs an ONNX file on the inputs it is sent; started by ``stoker_builder.kernels.isa``.
 
 It may run under an emulator that makes every import a hundred times slower, so it imports
 nothing but ONNX Runtime and numpy.

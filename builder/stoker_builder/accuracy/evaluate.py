@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stoker_builder.data import Sample
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.sessions import Session
+from stoker_builder.kernels.sessions import Session
 from stoker_builder.split import Part
 from stoker_contract.manifest import DType, EngineIO
 

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.source import Inputs
+from stoker_builder.models.source import Inputs
 from stoker_contract.manifest import Footprint
 
 _TIMEOUT_S: Final = 120.0
@@ -28,7 +28,7 @@ def measure_footprint(artifact: Path, inputs: Inputs) -> Footprint:
         np.savez(path, allow_pickle=False, **inputs)
         try:
             ended = subprocess.run(  # noqa: S603  our own module
-                [sys.executable, "-m", "stoker_builder.footprint_child", artifact, path],
+                [sys.executable, "-m", "stoker_builder.latency.footprint_child", artifact, path],
                 capture_output=True,
                 timeout=_TIMEOUT_S,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},

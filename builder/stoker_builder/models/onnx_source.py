@@ -8,8 +8,8 @@ from typing import Final
 import onnx
 
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.sessions import Session
-from stoker_builder.source import Inputs, SourceModel, io_of
+from stoker_builder.kernels.sessions import Session
+from stoker_builder.models.source import Inputs, SourceModel, io_of
 
 KNOWN_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 

@@ -1,0 +1,1 @@
+"""How right: answers, gates, verdicts and golden sets."""

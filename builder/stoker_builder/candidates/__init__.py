@@ -1,0 +1,1 @@
+"""Making candidates: recipes, quantisation, and the audit of what the optimiser made of them."""

@@ -1,0 +1,1 @@
+"""Whose kernels answer: this machine's, or those of the devices of a target."""
