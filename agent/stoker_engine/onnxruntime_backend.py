@@ -6,7 +6,6 @@ from typing import Any, Final
 import onnxruntime as ort
 
 from stoker_contract.codes import ReasonCode
-from stoker_contract.engine import EngineSpec
 from stoker_contract.errors import ContractError
 from stoker_contract.manifest import DType, EngineIO, SessionOptions, TensorSpec
 from stoker_engine.engine import Array, EngineError, as_array
@@ -61,9 +60,9 @@ class OnnxRuntimeEngine:
         del self._session
 
 
-def load(path: str, spec: EngineSpec) -> OnnxRuntimeEngine:
-    """Load an ONNX file. See :class:`stoker_engine.engine.Loader`."""
-    return OnnxRuntimeEngine(path, spec.session)
+def open_engine(path: str, session: SessionOptions) -> OnnxRuntimeEngine:
+    """Load an ONNX file. See :class:`stoker_engine.backends.Opener`."""
+    return OnnxRuntimeEngine(path, session)
 
 
 def _session_options(options: SessionOptions) -> Any:  # noqa: ANN401 - the runtime has no types

@@ -7,30 +7,25 @@ keeps frames whole, so the kernel is the queue between them, and a run costs two
 import argparse
 import contextlib
 import hashlib
-import importlib
 import mmap
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Final
 
 from stoker_contract import hop
 from stoker_contract.codes import ReasonCode
 from stoker_contract.engine import EngineSpec
 from stoker_contract.errors import ContractError
 from stoker_contract.onnx_policy import scan_onnx
-from stoker_contract.target import RUNTIMES_OF_KIND, ArtifactKind, Runtime, runtime_of
+from stoker_contract.target import ArtifactKind
 from stoker_engine import isolation
+from stoker_engine.backends import open_engine
 from stoker_engine.engine import Engine, EngineError, Loader, check_io
 from stoker_engine.ring import Ring
-
-# runtime -> the module that puts it behind ``Engine``, and the extra that installs it
-_BACKENDS: Final[Mapping[Runtime, str]] = {Runtime.ONNXRUNTIME: "onnxruntime_backend"}
-_EXTRAS: Final[Mapping[Runtime, str]] = {Runtime.ONNXRUNTIME: "onnx"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,12 +74,11 @@ def load(start: hop.Start, loader: Loader | None = None) -> Engine:
         EngineError: ``DIGEST_MISMATCH``, ``LOAD_ERROR`` or ``MEMORY``.
         ContractError: ``UNSAFE_MODEL``, ``UNSUPPORTED``.
     """
-    loader = loader or loader_of(start.spec)
     if start.memory_limit_bytes is not None:
         isolation.limit_memory(start.memory_limit_bytes)
     check_artifact(start.artifact_fd, start.spec)
     try:
-        engine = loader(f"/proc/self/fd/{start.artifact_fd}", start.spec)
+        engine = (loader or load_spec)(f"/proc/self/fd/{start.artifact_fd}", start.spec)
     except MemoryError:
         detail = "the engine needs more memory than it is allowed"
         raise EngineError(ReasonCode.MEMORY, detail) from None
@@ -93,24 +87,9 @@ def load(start: hop.Start, loader: Loader | None = None) -> Engine:
     return engine
 
 
-def loader_of(spec: EngineSpec) -> Loader:
-    """The loader of the runtime that an artifact names, imported only now.
-
-    Raises:
-        EngineError: ``LOAD_ERROR``, it is not there.
-    """
-    runtime = runtime_of(spec.kind, spec.session.runtime)
-    backend = _BACKENDS.get(runtime)
-    if backend is None or runtime not in RUNTIMES_OF_KIND[spec.kind]:
-        detail = f"this build does not run {spec.kind} with {runtime}"
-        raise EngineError(ReasonCode.LOAD_ERROR, detail)
-    try:
-        module = importlib.import_module(f"stoker_engine.{backend}")
-    except ImportError as error:
-        detail = f"{runtime} can not be imported here: {error}; install stoker[{_EXTRAS[runtime]}]"
-        raise EngineError(ReasonCode.LOAD_ERROR, detail) from None
-    loader: Loader = module.load
-    return loader
+def load_spec(path: str, spec: EngineSpec) -> Engine:
+    """The usual loader: the runtime that the artifact names. See :class:`Loader`."""
+    return open_engine(path, spec.kind, spec.session)
 
 
 def check_artifact(fd: int, spec: EngineSpec) -> None:

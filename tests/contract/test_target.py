@@ -2,7 +2,14 @@
 
 import pytest
 
-from stoker_contract.target import Arch, ArtifactKind, Profile, Target, why_incompatible
+from stoker_contract.target import (
+    Arch,
+    ArtifactKind,
+    Profile,
+    Runtime,
+    Target,
+    why_incompatible,
+)
 
 VNNI = Target(name="x86-64-vnni", arch=Arch.X86_64, isa=("avx2", "avx512_vnni|avx_vnni"))
 ORIN = Target(name="orin-jp6", arch=Arch.AARCH64, gpu_sm="8.7", tensorrt="10.3.0")
@@ -44,3 +51,13 @@ def test_a_refusal_names_what_is_missing(
     reason = why_incompatible(target, kind, profile)
     assert reason is not None
     assert named in reason
+
+
+def test_an_artifact_may_name_another_runtime_than_the_usual() -> None:
+    """ONNX for OpenVINO needs OpenVINO, and a runtime that can not read ONNX is refused."""
+    both = laptop(runtimes={"onnxruntime": "1.22", "openvino": "2026.4"})
+    assert why_incompatible(VNNI, ArtifactKind.ONNX, both, Runtime.OPENVINO) is None
+    missing = why_incompatible(VNNI, ArtifactKind.ONNX, laptop(), Runtime.OPENVINO)
+    assert "openvino" in str(missing)
+    wrong = why_incompatible(VNNI, ArtifactKind.ONNX, both, Runtime.TENSORRT)
+    assert "does not run" in str(wrong)

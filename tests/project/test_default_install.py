@@ -15,7 +15,7 @@ DEVICE_PACKAGES = (
     "stoker_engine",
     "stoker_client",
 )
-NEVER_ON_A_DEVICE = ("torch", "onnx", "onnxruntime", "sqlalchemy", "amqtt")
+NEVER_ON_A_DEVICE = ("torch", "onnx", "onnxruntime", "openvino", "sqlalchemy", "amqtt")
 HEAVY = ("torch", "onnx", "onnxruntime", "tuf", "rich", "typer", "pydantic", "numpy")
 
 pytestmark = pytest.mark.timeout(600)  # the first run installs the packages

@@ -52,7 +52,7 @@ def load(path: str, spec: EngineSpec) -> Engine:
         _segfault()
     if fault == "hang-on-load":
         time.sleep(_FOREVER_S)
-    engine = worker.loader_of(spec)(path, spec)
+    engine = worker.load_spec(path, spec)
     if fault == "crash-always":
         return FaultyEngine(engine, 1)
     if fault.startswith("segfault-on-run-"):
