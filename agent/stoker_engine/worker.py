@@ -21,7 +21,8 @@ from stoker_contract.codes import ReasonCode
 from stoker_contract.engine import EngineSpec
 from stoker_contract.errors import ContractError
 from stoker_contract.onnx_policy import scan_onnx
-from stoker_contract.target import ArtifactKind
+from stoker_contract.plan_header import HEADER_BYTES, read_plan_header, why_plan_unfit
+from stoker_contract.target import ArtifactKind, runtime_of
 from stoker_engine import isolation
 from stoker_engine.backends import open_engine
 from stoker_engine.engine import Engine, EngineError, Loader, check_io
@@ -71,7 +72,8 @@ def load(start: hop.Start, loader: Loader | None = None) -> Engine:
     """Check the inherited artifact and load it.
 
     Raises:
-        EngineError: ``DIGEST_MISMATCH``, ``LOAD_ERROR`` or ``MEMORY``.
+        EngineError: ``DIGEST_MISMATCH``, ``LOAD_ERROR``, ``PLAN_MISMATCH``, ``NO_GPU`` or
+            ``MEMORY``.
         ContractError: ``UNSAFE_MODEL``, ``UNSUPPORTED``.
     """
     if start.memory_limit_bytes is not None:
@@ -93,10 +95,10 @@ def load_spec(path: str, spec: EngineSpec) -> Engine:
 
 
 def check_artifact(fd: int, spec: EngineSpec) -> None:
-    """Hash the inherited bytes and look through them before a runtime sees them.
+    """Hash the inherited bytes and look through them before a runtime is even imported.
 
     Raises:
-        EngineError: ``DIGEST_MISMATCH``.
+        EngineError: ``DIGEST_MISMATCH``, or ``PLAN_MISMATCH`` for a plan of another runtime.
         ContractError: ``UNSAFE_MODEL``.
     """
     size = os.fstat(fd).st_size
@@ -110,6 +112,17 @@ def check_artifact(fd: int, spec: EngineSpec) -> None:
             raise EngineError(ReasonCode.DIGEST_MISMATCH, detail)
         if spec.kind is ArtifactKind.ONNX:
             scan_onnx(view, spec.limits)
+        elif spec.kind is ArtifactKind.TENSORRT_PLAN:
+            # a copy: an error that holds a view would keep the mapping from being closed
+            _check_plan(bytes(view[:HEADER_BYTES]), spec)
+
+
+def _check_plan(head: bytes, spec: EngineSpec) -> None:
+    header = read_plan_header(head, spec.length)
+    runtime = runtime_of(spec.kind, spec.session.runtime)
+    unfit = why_plan_unfit(header, runtime, version=None, gpu_sm=None)
+    if unfit is not None:
+        raise EngineError(ReasonCode.PLAN_MISMATCH, unfit)
 
 
 def _answer_until_closed(

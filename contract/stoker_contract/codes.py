@@ -53,6 +53,8 @@ class ReasonCode(StrEnum):
     DISK_SPACE = "DISK_SPACE"
     MEMORY = "MEMORY"
     UNSAFE_MODEL = "UNSAFE_MODEL"
+    PLAN_MISMATCH = "PLAN_MISMATCH"  # compiled for another runtime: it has to be built again
+    NO_GPU = "NO_GPU"
     LOAD_ERROR = "LOAD_ERROR"
     LOAD_TIMEOUT = "LOAD_TIMEOUT"
     WARMUP_ERROR = "WARMUP_ERROR"
@@ -85,6 +87,7 @@ REASON_CLASS: Final[Mapping[ReasonCode, ReasonClass]] = {
     ReasonCode.NETWORK: _TRANSIENT,
     ReasonCode.DISK_SPACE: _TRANSIENT,
     ReasonCode.MEMORY: _TRANSIENT,
+    ReasonCode.NO_GPU: _TRANSIENT,
     ReasonCode.DIGEST_MISMATCH: _TRANSIENT,
     ReasonCode.PHASE_DEADLINE: _TRANSIENT,
     ReasonCode.ATTEMPTS_EXHAUSTED: _TRANSIENT,

@@ -50,6 +50,10 @@ class Target(Document):
     Attributes:
         isa: instruction-set features the device must have, as ``/proc/cpuinfo`` spells
             them. ``"avx512_vnni|avx_vnni"`` asks for one of the two.
+        gpu_sm: compute capability without its dot, ``"87"``.
+        module: the module's SKU, ``"orin-nano-8gb"``; plans are not exchanged between SKUs.
+        tensorrt: of the runtime that the artifact names, TensorRT or TensorRT-RTX. Versions
+            are as exact as they are written: ``"36.4"`` is met by ``"36.4.3"``.
     """
 
     name: Slug
@@ -80,6 +84,12 @@ class Profile(Document):
     labels: dict[Slug, ShortText] = Field(default_factory=dict)
 
 
+def is_version(needed: str, present: str) -> bool:
+    """Whether a version is the one that is needed, as far as the two are written out."""
+    pairs = zip(needed.split("."), present.split("."), strict=False)
+    return all(one == other for one, other in pairs)
+
+
 def why_incompatible(
     target: Target, kind: ArtifactKind, profile: Profile, runtime: Runtime | None = None
 ) -> str | None:
@@ -96,13 +106,29 @@ def why_incompatible(
     for wanted in target.isa:
         if not set(wanted.split("|")) & set(profile.isa):
             return f"target {target.name} needs {wanted}, this processor does not have it"
-    for field in ("gpu_sm", "module", "tensorrt", "cuda", "l4t"):
-        needed, present = getattr(target, field), getattr(profile, field) or "none"
-        if needed not in (None, present):
-            return f"target {target.name} needs {field} {needed}, this device has {present}"
     wanted_runtime = runtime_of(kind, runtime)
+    lacking = _lacking(target, wanted_runtime, profile)
+    if lacking is not None:
+        return lacking
     if wanted_runtime not in RUNTIMES_OF_KIND[kind]:
         return f"{wanted_runtime} does not run {kind}"
     if wanted_runtime not in profile.runtimes:
         return f"{kind} needs {wanted_runtime}, which is not installed on this device"
+    return None
+
+
+def _lacking(target: Target, runtime: Runtime, profile: Profile) -> str | None:
+    # the two TensorRTs count their versions apart
+    is_rtx = runtime is Runtime.TENSORRT_RTX
+    tensorrt = profile.runtimes.get(runtime) if is_rtx else profile.tensorrt
+    for name, needed, present, fits in (
+        ("gpu_sm", target.gpu_sm, profile.gpu_sm, str.__eq__),
+        ("module", target.module, profile.module, str.__eq__),
+        ("tensorrt", target.tensorrt, tensorrt, is_version),
+        ("cuda", target.cuda, profile.cuda, is_version),
+        ("l4t", target.l4t, profile.l4t, is_version),
+    ):
+        if needed is not None and not fits(needed, present or "none"):
+            there = present or "none"
+            return f"target {target.name} needs {name} {needed}, this device has {there}"
     return None

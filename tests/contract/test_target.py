@@ -8,6 +8,7 @@ from stoker_contract.target import (
     Profile,
     Runtime,
     Target,
+    is_version,
     why_incompatible,
 )
 
@@ -61,3 +62,32 @@ def test_an_artifact_may_name_another_runtime_than_the_usual() -> None:
     assert "openvino" in str(missing)
     wrong = why_incompatible(VNNI, ArtifactKind.ONNX, both, Runtime.TENSORRT)
     assert "does not run" in str(wrong)
+
+
+@pytest.mark.parametrize(
+    ("needed", "present", "fits"),
+    [
+        ("36.4", "36.4.3", True),
+        ("10.3.0.26", "10.3.0", True),
+        ("10.3", "10.30.1", False),
+        ("12.6", "12.2", False),
+        ("12.6", "none", False),
+    ],
+)
+def test_versions_are_as_exact_as_they_are_written(
+    needed: str, present: str, *, fits: bool
+) -> None:
+    """A target that says 36.4 does not care about the revision, and 10.3 is not 10.30."""
+    assert is_version(needed, present) is fits
+
+
+def test_the_version_of_an_rtx_target_is_that_of_its_own_runtime() -> None:
+    """TensorRT and TensorRT-RTX count their versions apart, and one device may have both."""
+    target = Target(name="rtx-sm89", arch=Arch.X86_64, gpu_sm="89", tensorrt="1.7.1")
+    profile = laptop(
+        gpu_sm="89", tensorrt="10.3.0", runtimes={"tensorrt": "10.3.0", "tensorrt-rtx": "1.7.1.116"}
+    )
+    kind = ArtifactKind.TENSORRT_PLAN
+
+    assert why_incompatible(target, kind, profile, Runtime.TENSORRT_RTX) is None
+    assert "10.3.0" in (why_incompatible(target, kind, profile, Runtime.TENSORRT) or "")

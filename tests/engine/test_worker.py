@@ -11,7 +11,7 @@ import pytest
 from stoker_contract import hop
 from stoker_contract.codes import ReasonCode
 from stoker_contract.manifest import DType, EngineIO, SessionOptions, TensorSpec
-from stoker_contract.target import ArtifactKind
+from stoker_contract.target import ArtifactKind, Runtime
 from support import models
 from support.engine_process import EngineProcess
 
@@ -69,10 +69,18 @@ def test_an_unsafe_model_is_refused_before_the_runtime(tmp_path: Path) -> None:
 
 def test_a_kind_without_a_runtime_is_refused(tmp_path: Path) -> None:
     """A backend that is not there says so."""
+    session = SessionOptions(runtime=Runtime.TENSORRT)
+    spec = models.scale(2).put(tmp_path, "m/1.0", session)
+    with EngineProcess(spec) as engine:
+        assert engine.refusal().code is ReasonCode.LOAD_ERROR
+
+
+def test_what_calls_itself_a_plan_is_looked_at_first(tmp_path: Path) -> None:
+    """An ONNX file under the name of a plan does not reach TensorRT."""
     spec = models.scale(2).put(tmp_path, "m/1.0")
     spec = spec.model_copy(update={"kind": ArtifactKind.TENSORRT_PLAN})
     with EngineProcess(spec) as engine:
-        assert engine.refusal().code is ReasonCode.LOAD_ERROR
+        assert engine.refusal().code is ReasonCode.UNSAFE_MODEL
 
 
 @pytest.mark.parametrize(
