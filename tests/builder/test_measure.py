@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.latency.eager import TUNED_ALLOCATOR, EagerChild
 from stoker_builder.latency.machine import describe_machine
 from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, cpu_seconds_of, measure
 from stoker_builder.latency.stats import Burst, quantile_bounds, speedup, summarise
+from stoker_builder.latency.torch_process import TorchChild
+from stoker_builder.latency.torch_routes import EAGER_TUNED, TUNED_ALLOCATOR
 
 ANY_NEIGHBOURS = BurstRules(
     samples=2, seconds=0.0, idle_gap_s=0.0, warm_up_runs=1, max_other_share=1e9
@@ -236,8 +237,8 @@ def test_eager_runs_in_a_child_with_an_allocator_of_its_own(
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     inputs = {"x": np.ones((1, 4), dtype=np.float32)}
 
-    with EagerChild(factory, inputs, allocator=TUNED_ALLOCATOR) as eager:
-        took_ns = [eager() for _ in range(3)]
+    with TorchChild(factory, inputs, route=EAGER_TUNED) as eager:
+        took_ns = [eager.time_once_ns() for _ in range(3)]
         pid = eager.pid
 
     environment = (tmp_path / "environment.json").read_text()
@@ -254,7 +255,7 @@ def test_eager_that_fails_says_why(tmp_path: Path) -> None:
 
     with (
         pytest.raises(BuildError, match="no such weights") as caught,
-        EagerChild(f"{file}:factory", {"x": np.ones(1, dtype=np.float32)}),
+        TorchChild(f"{file}:factory", {"x": np.ones(1, dtype=np.float32)}),
     ):
         pass
 

@@ -6,12 +6,21 @@ import importlib.util
 import io
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from stoker_builder.errors import BuildCode, BuildError
 
 _FORMS = "write package.module:function or path/to/file.py:function"
+
+
+@dataclass(frozen=True, slots=True)
+class TorchModel:
+    """A PyTorch model by name, so that a child process can make it again."""
+
+    factory: str
+    weights: Path | None
 
 
 def load_entry(entry: str, code: BuildCode) -> Callable[..., object]:

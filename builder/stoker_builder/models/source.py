@@ -11,20 +11,13 @@ from pydantic import ValidationError
 
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.sessions import Session
+from stoker_builder.models.entrypoints import TorchModel
 from stoker_contract.manifest import EngineIO, TensorSpec
 from stoker_engine.onnxruntime_backend import DTYPE_OF_ORT
 
 Inputs = Mapping[str, NDArray[np.generic]]
 
 _UNSAFE_SUFFIXES: Final = {".pt", ".pth", ".pt2", ".pkl", ".pickle", ".bin", ".ckpt"}
-
-
-@dataclass(frozen=True, slots=True)
-class TorchModel:
-    """A PyTorch model by name, so that a child process can make it again."""
-
-    factory: str
-    weights: Path | None
 
 
 @dataclass(frozen=True, slots=True)
