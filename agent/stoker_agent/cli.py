@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from stoker_agent.errors import ConfigError
+from stoker_agent.errors import AgentError, ConfigError
 
 if TYPE_CHECKING:
     from stoker_agent.config import Config
@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the command line talks to people
         return USAGE
+    except AgentError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the command line talks to people
+        return FAILURE
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -49,6 +49,13 @@ class ControlError(AgentError):
     """The server refused or failed an operation, or could not be reached."""
 
 
+class JournalError(AgentError):
+    """The journal can not be read or written now, ``DISK_SPACE`` if only for want of space.
+
+    Nothing was changed; the same call may work later.
+    """
+
+
 class ArtifactError(AgentError):
     """A file could not be fetched, is not what was signed, or is not safe to load."""
 

@@ -5,8 +5,9 @@ import fcntl
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,7 @@ from stoker_agent.clock import SystemClock
 from stoker_agent.config import Config
 from stoker_agent.control.session import Session, SessionSettings
 from stoker_agent.engines.control_client import ControlClient
-from stoker_agent.errors import ConfigError
+from stoker_agent.errors import ConfigError, JournalError
 from stoker_agent.host.figures import Machine
 from stoker_agent.host.profile import detect_profile
 from stoker_agent.state import durable
@@ -43,6 +44,7 @@ from stoker_contract.topics import DeviceTopics
 CONTROL_SOCKET: Final = "control.sock"
 JOURNAL: Final = "state.db"
 STARTING_S: Final = 30.0
+DISK_RETRY_S: Final = 5.0
 
 log: Final = structlog.get_logger("stoker.agent")
 
@@ -54,7 +56,15 @@ class _StopError(Exception):
 class Agent:
     """The agent process. Build it, then ``run`` it once."""
 
-    def __init__(self, config: Config, journal: Journal, *, path: Path, with_server: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        *,
+        path: Path,
+        with_server: bool,
+        stopped_in_order: bool,
+    ) -> None:
         clock, tuning, rng = SystemClock(), Tuning(), random.Random()  # noqa: S311 - jitter
         state_dir, run_dir = config.paths.state_dir, config.paths.run_dir
         topics = DeviceTopics(fleet=config.device.fleet, device=config.device.id)
@@ -85,15 +95,14 @@ class Agent:
             tuning,
             self._changed,
             rng,
-            stopped_in_order=journal.take_stopped(),
+            stopped_in_order=stopped_in_order,
         )
         self.watch = ServerWatch(self.server, self.reporter, self._changed)
         self.wishes = Wishes(journal, self.deployer, self._changed)
-        # The epoch has to be durable before CONNECT.
         self.session = Session(
             SessionSettings.of(config),
             topics,
-            epoch=journal.begin_epoch(),
+            epoch=journal.epoch(),
             outbox=journal,
             on_desired=self.deployer.on_desired,
             on_notice=self._heed,
@@ -135,13 +144,15 @@ class Agent:
                 tasks.create_task(self.wishes.run(), name="wishes")
                 tasks.create_task(self.session.run(), name="session")
                 tasks.create_task(self.uplink.run(), name="telemetry")
+                tasks.create_task(self.journal.reserve.keep_filled(), name="reserve")
                 tasks.create_task(notifier.feed(self._healthy, self._status), name="watchdog")
                 tasks.create_task(self._config_watch.run(), name="config")
                 tasks.create_task(self._until_stopped(), name="stop")
                 notifier.ready()
         except* _StopError:
             notifier.stopping()
-            self.journal.set_stopped()
+            with suppress(JournalError):  # then the next life takes it for a crash
+                self.journal.set_stopped()
             log.info("agent.stopped")
         finally:
             await self.server.aclose()
@@ -196,17 +207,42 @@ def run_agent(config: Config, path: Path, *, with_server: bool = False) -> None:
     durable.make_directory(state_dir)
     config.paths.run_dir.mkdir(parents=True, exist_ok=True)
     with _only_agent(state_dir):
-        first_epoch = int(SystemClock().unix_s())
-        # A rebuilt journal must not begin below what the cloud has seen of this device.
-        journal = Journal(state_dir / JOURNAL, first_epoch=first_epoch)
+        journal, stopped_in_order = _begin_life(state_dir)
+
+        async def live() -> None:
+            await Agent(
+                config,
+                journal,
+                path=path,
+                with_server=with_server,
+                stopped_in_order=stopped_in_order,
+            ).run()
+
         try:
-            asyncio.run(_run(config, path, journal, with_server=with_server))
+            asyncio.run(live())
         finally:
             journal.close()
 
 
-async def _run(config: Config, path: Path, journal: Journal, *, with_server: bool) -> None:
-    await Agent(config, journal, path=path, with_server=with_server).run()
+def _begin_life(state_dir: Path) -> tuple[Journal, bool]:
+    """Open the journal and begin an epoch, which has to be durable before CONNECT.
+
+    Returns also whether the last life was ended in order. A full disk is waited for: the server
+    serves without us, and whoever makes room need not know that we have to be started again.
+    """
+    # A rebuilt journal must not begin below what the cloud has seen of this device.
+    first_epoch = int(SystemClock().unix_s())
+    while True:
+        journal = None
+        try:
+            journal = Journal(state_dir / JOURNAL, first_epoch=first_epoch)
+            journal.begin_epoch()
+            return journal, journal.take_stopped()
+        except JournalError as error:
+            log.error("agent.waits_for_disk", code=error.code, detail=error.detail)  # noqa: TRY400 - the trace says nothing more
+            if journal is not None:
+                journal.close()
+        time.sleep(DISK_RETRY_S)
 
 
 @contextmanager

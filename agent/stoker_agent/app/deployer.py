@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import random
 from collections.abc import Callable
@@ -19,9 +18,11 @@ from stoker_agent.core.deployment import SUPERSEDABLE, TRANSITIONS, Effect, Even
 from stoker_agent.core.ports import DesiredVerifier, VerifiedDesired
 from stoker_agent.core.record import Intent, Progress, Record
 from stoker_agent.core.report import Cause, with_cause
-from stoker_agent.errors import AgentError, TrustError
+from stoker_agent.errors import AgentError, JournalError, TrustError
 from stoker_agent.state.journal import Journal
+from stoker_agent.state.reserve import is_disk_full
 from stoker_contract.codes import REASON_CLASS, Outcome, ReasonClass, ReasonCode
+from stoker_contract.engine import SlotFile
 from stoker_contract.status import Phase
 
 log: Final = structlog.get_logger("stoker.deployer")
@@ -55,6 +56,7 @@ class Deployer:
     _verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
     _run: Run | None = None
     _rollback_wanted: bool = False
+    _untidy: bool = True
 
     async def on_desired(self, payload: bytes) -> None:
         """Take a desired state from the cloud; when this returns, it needs no second delivery."""
@@ -67,10 +69,12 @@ class Deployer:
                 return
             try:
                 verified = await self.verifier.verify(payload)
+                self._accept(verified)
             except TrustError as error:
                 self._refuse(error, digest, payload)
-            else:
-                self._accept(verified)
+            except JournalError as error:
+                log.error("desired.not_kept", code=error.code, detail=error.detail)  # noqa: TRY400 - the trace says nothing more
+                self._unverified = payload
 
     def pause(self, *, paused: bool) -> None:
         """Begin nothing new, by the wish of the cloud."""
@@ -92,20 +96,31 @@ class Deployer:
 
     async def run(self) -> None:
         """Work on deployments for ever, beginning with what a restart has left behind."""
-        if not self.journal.unfinished():
-            await self._tidy()
         while True:
-            self._wake.clear()
-            unfinished = self.journal.unfinished()
-            if unfinished:
-                self._supersede_waiting(unfinished[1:-1])
-                await self._drive(unfinished[0])
-                await self.effects.collect_garbage()
-            elif self._rollback_wanted:
-                self._rollback_wanted = False
-                await self._roll_back_locally()
-            else:
-                await self._wake.wait()
+            try:
+                await self._work_on_next()
+            except (JournalError, OSError) as error:
+                # The disk: a full or failing one is waited for, never a reason to end.
+                log.error("deployer.disk", reason=str(error))  # noqa: TRY400 - the trace says nothing more
+                await asyncio.sleep(self.tuning.poll_s)
+
+    async def _work_on_next(self) -> None:
+        self._wake.clear()
+        unfinished = self.journal.unfinished()
+        if unfinished:
+            self._untidy = False  # each deployment closes what it finds
+            for record in unfinished[1:-1]:
+                await self._step(Run(record), Event.SUPERSEDED)
+            await self._drive(unfinished[0])
+            await self.effects.collect_garbage()
+        elif self._untidy:
+            self._untidy = False
+            await self._tidy()
+        elif self._rollback_wanted:
+            self._rollback_wanted = False
+            await self._roll_back_locally()
+        else:
+            await self._wake.wait()
 
     async def retry_verification(self) -> None:
         """Verify again what could not be verified yet, with growing pauses."""
@@ -152,10 +167,6 @@ class Deployer:
         self.on_change()
         self.kick()
 
-    def _supersede_waiting(self, waiting: tuple[Record, ...]) -> None:
-        for record in waiting:
-            self._step(Run(record), Event.SUPERSEDED)
-
     async def _drive(self, record: Record) -> None:
         run = Run(record)
         self._run = run
@@ -163,12 +174,12 @@ class Deployer:
             if record.generation in self._fresh:
                 effects: tuple[Effect, ...] = (Effect.EVALUATE,)
             else:
-                effects = self._step(run, self._came_back(run))
+                effects = await self._step(run, self._came_back(run))
             while run.record.progress.outcome is None:
                 if Effect.RESTORE in effects and run.phase is Phase.STAGED:
                     await self._undo(run)
                 event = await self._perform(run, effects)
-                effects = self._step(run, event)
+                effects = await self._step(run, event)
             if Effect.ABORT in effects:
                 await self.effects.perform(Effect.ABORT, run)
         finally:
@@ -184,7 +195,7 @@ class Deployer:
                 while True:
                     try:
                         await self.effects.perform(Effect.RESTORE, run)
-                    except AgentError as error:
+                    except (AgentError, OSError) as error:
                         log.warning("deployment.undo_again", reason=str(error))
                         await asyncio.sleep(self.tuning.poll_s)
                     else:
@@ -196,7 +207,7 @@ class Deployer:
             return Event.RESUMED
         return Event.RESTARTED
 
-    def _step(self, run: Run, event: Event) -> tuple[Effect, ...]:
+    async def _step(self, run: Run, event: Event) -> tuple[Effect, ...]:
         """Move on, durably; what it led to has to be done next."""
         before = run.phase
         retry = run.record.intent.desired.policy.retry
@@ -207,11 +218,7 @@ class Deployer:
             detail = f"{event} while {before}, in attempt {progress.attempt}"
             progress = with_cause(progress, Cause(before, "agent", code, detail))
         run.update(progress)
-        message = self.reporter.message(run.record, phase=before if progress.outcome else None)
-        if progress.outcome is None:
-            self.journal.record(run.record, [message])
-        else:
-            self.journal.finish(run.record, message, _bad_digests(progress))
+        await self._remember(run, before)
         log.info(
             "deployment.step",
             generation=run.record.generation,
@@ -225,6 +232,28 @@ class Deployer:
         )
         self.on_change()
         return effects
+
+    async def _remember(self, run: Run, before: Phase) -> None:
+        """Make a step durable, however long the disk is full."""
+        progress, undone = run.record.progress, False
+        while True:
+            try:
+                message = self.reporter.message(
+                    run.record, phase=before if progress.outcome else None
+                )
+                if progress.outcome is None:
+                    self.journal.record(run.record, [message])
+                else:
+                    self.journal.finish(run.record, message, _bad_digests(progress))
+            except JournalError as error:
+                log.error("deployment.not_remembered", code=error.code, detail=error.detail)  # noqa: TRY400 - the trace says nothing more
+            else:
+                return
+            if run.phase is Phase.ROLLING_BACK and not undone:
+                # A rollback needs no free disk; a restart that has forgotten it does it as well.
+                undone = True
+                await self._undo(run)
+            await asyncio.sleep(self.tuning.poll_s)
 
     async def _perform(self, run: Run, effects: tuple[Effect, ...]) -> Event:
         """Run effects until they end, are interrupted, or are too late."""
@@ -257,7 +286,7 @@ class Deployer:
             except Exception as error:
                 # The boundary: a bug or a full disk fails one deployment, never the agent.
                 log.exception("deployment.error", phase=run.phase)
-                code = ReasonCode.DISK_SPACE if _disk_full(error) else ReasonCode.INTERNAL
+                code = ReasonCode.DISK_SPACE if is_disk_full(error) else ReasonCode.INTERNAL
                 event = await self._failed(run, AgentError(code, f"{run.phase}: {error!r}"))
             if event is not None and (run.phase, event) in TRANSITIONS:
                 return event
@@ -282,7 +311,9 @@ class Deployer:
 
     async def _interruption(self, run: Run) -> Event:
         while True:
-            event = self._interrupting(run)
+            event = None
+            with contextlib.suppress(JournalError):  # what it says is looked at with the next kick
+                event = self._interrupting(run)
             if event is not None:
                 return event
             await run.kick.wait()
@@ -334,9 +365,20 @@ class Deployer:
                 log.error("rollback.failed", slot=slot, code=error.code, detail=error.detail)  # noqa: TRY400 - the trace says nothing more
                 continue
             back = {"current": file.previous, "previous": file.current}
-            self.reporter.slots.replace(file.model_copy(update=back))
+            await self._commit_rollback(file.model_copy(update=back))
             log.info("rollback.done", slot=slot, release=file.previous.release)
         self.on_change()
+
+    async def _commit_rollback(self, file: SlotFile) -> None:
+        """Make it the truth of the next boot, however long the disk is full."""
+        while True:
+            try:
+                self.reporter.slots.replace(file)
+            except OSError as error:
+                log.error("rollback.not_durable", slot=file.slot, reason=str(error))  # noqa: TRY400 - the trace says nothing more
+                await asyncio.sleep(self.tuning.poll_s)
+            else:
+                return
 
 
 def _gave_up(before: Phase, event: Event, after: Progress) -> bool:
@@ -356,7 +398,3 @@ def _bad_digests(progress: Progress) -> dict[str, ReasonCode]:
         return {}
     plans = [plan for plan in progress.plans if progress.slot in {None, plan.slot}]
     return {plan.spec.digest: code for plan in plans}
-
-
-def _disk_full(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}

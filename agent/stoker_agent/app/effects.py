@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,7 +19,7 @@ from stoker_agent.artifacts.verify import verify_and_publish
 from stoker_agent.core.deployment import Effect, Event
 from stoker_agent.core.plan import Rejected, Situation, committed_slot, make_plan
 from stoker_agent.core.record import SlotPlan
-from stoker_agent.errors import ArtifactError
+from stoker_agent.errors import ArtifactError, JournalError
 from stoker_agent.state.journal import Journal
 from stoker_agent.state.slots import SlotFiles
 from stoker_agent.state.store import BlobStore
@@ -141,8 +142,9 @@ class Effects:
             done = min(transfer.received_bytes / max(missing, 1), 1.0)
             if done - told >= SHOWN_STEP:
                 told = done
-                message = self.reporter.message(run.record, done=done)
-                self.journal.enqueue(message.topic, message.payload, message.kind)
+                with suppress(JournalError):  # a full disk costs this line, not the download
+                    message = self.reporter.message(run.record, done=done)
+                    self.journal.enqueue(message.topic, message.payload, message.kind)
                 self.on_change()
 
     def _fetch_all(self, files: list[FileRef], transfer: Transfer) -> None:

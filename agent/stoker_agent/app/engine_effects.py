@@ -163,18 +163,27 @@ class EngineEffects:
 
     async def restore(self, run: Run) -> Event:
         """Serve what was committed before, from memory if it is still warm."""
+        failed: OSError | None = None
         for plan in run.plans:
-            now = self.slots.read(plan.slot)
-            if now is None or now.current.digest != plan.spec.digest:
-                continue
-            restored = restored_slot(plan, now)
-            if restored is None:
-                self.slots.remove(plan.slot)
-            else:
-                self.slots.replace(restored)
+            try:
+                self._restore_file(plan)
+            except OSError as error:
+                failed = error  # serving comes first: a rollback needs no free disk
         for plan in run.plans:
             await self._restore_slot(plan)
+        if failed is not None:
+            raise failed
         return Event.RESTORED
+
+    def _restore_file(self, plan: SlotPlan) -> None:
+        now = self.slots.read(plan.slot)
+        if now is None or now.current.digest != plan.spec.digest:
+            return
+        restored = restored_slot(plan, now)
+        if restored is None:
+            self.slots.remove(plan.slot)
+        else:
+            self.slots.replace(restored)
 
     async def _restore_slot(self, plan: SlotPlan) -> None:
         while True:

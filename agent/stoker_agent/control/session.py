@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -30,6 +30,7 @@ from stoker_agent.control.link import (
 from stoker_agent.core.backoff import Backoff
 from stoker_agent.core.ports import Outbox, OutboxEntry
 from stoker_agent.core.rate import TokenBucket
+from stoker_agent.errors import JournalError
 from stoker_contract.document import MAX_DOCUMENT_BYTES
 from stoker_contract.errors import ContractError
 from stoker_contract.reported import Get, Notice, Presence
@@ -44,6 +45,7 @@ PULSE_S: Final = 1.0
 PULSE_LIMIT_S: Final = 30.0
 
 log: Final = structlog.get_logger("stoker.session")
+T = TypeVar("T")
 
 
 class OnNotice(Protocol):
@@ -66,6 +68,7 @@ class SessionSettings:
         desired_per_s: documents a second after that: each may cost requests to the repository.
         report_interval_s: reports are sent no faster than this.
         outbox_per_s: messages are sent no faster than this.
+        disk_retry_s: how long a disk that takes no more is left alone.
     """
 
     endpoint: Endpoint
@@ -79,6 +82,7 @@ class SessionSettings:
     desired_per_s: float = 0.5
     report_interval_s: float = 0.5
     outbox_per_s: float = 50.0
+    disk_retry_s: float = 5.0
 
     @classmethod
     def of(cls, config: Config) -> "SessionSettings":
@@ -341,7 +345,7 @@ class Session:
         while True:
             self._outbox_kick.clear()
             limit = OUTBOX_WINDOW + len(refused)
-            pending = await asyncio.to_thread(self._outbox.pending, limit)
+            pending = await self._on_disk(self._outbox.pending, limit)
             batch = [entry for entry in pending if entry.id not in refused]
             if batch:
                 refused |= await self._send(link, batch)
@@ -364,13 +368,23 @@ class Session:
             elif not await self._publish(link, entry.topic, entry.payload):
                 refused.add(entry.id)
                 return
-            await asyncio.to_thread(self._outbox.delivered, entry.id)
+            await self._on_disk(self._outbox.delivered, entry.id)
 
         async with asyncio.TaskGroup() as tasks:
             for entry in batch:
                 tasks.create_task(send(entry), name="control.outbox.send")
                 await asyncio.sleep(1 / self._settings.outbox_per_s)
         return refused
+
+    async def _on_disk(self, step: Callable[[int], T], argument: int) -> T:
+        """Work on the outbox. A full disk is waited for: sending again at once helps nobody."""
+        while True:
+            try:
+                return await asyncio.to_thread(step, argument)
+            except JournalError as error:
+                self.counters["disk"] += 1
+                log.warning("session.outbox_stuck", code=error.code, detail=error.detail)
+            await asyncio.sleep(self._settings.disk_retry_s)
 
     async def _publish(
         self, link: Link, topic: str, payload: bytes, *, retain: bool = False

@@ -32,7 +32,10 @@ class OutboxEntry:
 
 
 class Outbox(Protocol):
-    """Messages that survive a restart until the broker has acknowledged them."""
+    """Messages that survive a restart until the broker has acknowledged them.
+
+    Every method raises ``JournalError`` while the disk does not take or give them.
+    """
 
     def pending(self, limit: int) -> Sequence[OutboxEntry]:
         """The oldest messages that were not acknowledged yet."""

@@ -1,5 +1,6 @@
 """The SQLite file under the journal: opened, checked, and set aside when it is torn."""
 
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -9,10 +10,13 @@ from typing import Any, Final
 
 import structlog
 
+from stoker_agent.errors import JournalError
 from stoker_agent.state import durable
+from stoker_contract.codes import ReasonCode
 
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 5.0
+PAGE_BYTES: Final = 4096
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -55,20 +59,28 @@ class Database:
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is durable when the block ends, or did not happen."""
-        with self._lock:
+        """A transaction that is durable when the block ends, or did not happen.
+
+        Raises:
+            JournalError: it did not, since the file can not be written now.
+        """
+        with self._lock, _as_journal_error(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:  # a full disk may have ended it already
                     self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """What a query answers."""
-        with self._lock:
+        """What a query answers.
+
+        Raises:
+            JournalError: the file can not be read now.
+        """
+        with self._lock, _as_journal_error(self.path):
             return self._connection.execute(query, values).fetchall()
 
     def _open_or_rebuild(self) -> sqlite3.Connection:
@@ -77,7 +89,7 @@ class Database:
         except sqlite3.OperationalError as error:
             # A busy or unreadable file is not a torn one: never throw state away for that.
             if "malformed" not in str(error) and "schema" not in str(error):
-                raise
+                raise _journal_error(self.path, error) from error
             reason = str(error)
         except sqlite3.DatabaseError as error:
             reason = str(error)
@@ -89,6 +101,23 @@ class Database:
             effect="floors, bad digests and unsent messages are lost; slot files still serve",
         )
         return _open(self.path)
+
+
+@contextmanager
+def _as_journal_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        # Only what may pass: a torn file ends this life, and the next one sets it aside.
+        raise _journal_error(path, error) from error
+
+
+def _journal_error(path: Path, error: sqlite3.OperationalError) -> JournalError:
+    full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
+    # The shared memory beside the file grows by other means, and fails with other words.
+    full = full or shutil.disk_usage(path.parent).free < PAGE_BYTES
+    code = ReasonCode.DISK_SPACE if full else ReasonCode.INTERNAL
+    return JournalError(code, f"{path}: {error}; look at the disk")
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -38,15 +38,22 @@ class Message:
 
 
 class Journal:
-    """The durable memory of the agent; implements ``Outbox`` and ``Floors``."""
+    """The durable memory of the agent; implements ``Outbox`` and ``Floors``.
+
+    Every method raises ``JournalError`` when the file can not be read or written now.
+    """
 
     def __init__(self, path: Path, *, first_epoch: int = 1) -> None:
         self.reserve = Reserve(path.with_name("reserve"))
-        self._db = Database(path)
+        self._db = self._open(path)
         self.reserve.fill()
         self._first_epoch = first_epoch
         self._seq = 0
         self._seq_lock = threading.Lock()
+
+    @even_when_full
+    def _open(self, path: Path) -> Database:
+        return Database(path)
 
     @property
     def set_aside(self) -> Path | None:
@@ -99,9 +106,11 @@ class Journal:
 
     # Outbox
 
-    @even_when_full
     def enqueue(self, topic: str, payload: bytes, kind: MessageKind = "telemetry") -> None:
-        """Keep a message until the broker has it; the oldest of a full kind is dropped."""
+        """Keep a message until the broker has it; the oldest of a full kind is dropped.
+
+        For what may be lost: the reserve is not given up for it.
+        """
         with self._db.change() as connection:
             _enqueue(connection, [Message(topic, payload, kind)])
 

@@ -6,6 +6,7 @@ from typing import Final
 import structlog
 
 from stoker_agent.state import durable
+from stoker_agent.state.reserve import Reserve, even_when_full
 from stoker_contract.engine import SlotFile
 from stoker_contract.errors import ContractError
 
@@ -17,6 +18,7 @@ class SlotFiles:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self.reserve = Reserve(directory.parent / "reserve")
         durable.make_directory(directory)
 
     def read(self, slot: str) -> SlotFile | None:
@@ -41,8 +43,13 @@ class SlotFiles:
         """Whether there is a slot file that can not be read, so that what it names is not known."""
         return len(list(self._directory.glob("[a-z0-9]*.json"))) != len(self.read_all())
 
+    @even_when_full
     def replace(self, file: SlotFile) -> None:
-        """Make a slot file durable; one that is the same already is left alone."""
+        """Make a slot file durable; one that is the same already is left alone.
+
+        Raises:
+            OSError: it could not be written, not even with the reserve given up.
+        """
         data = file.encode()
         path = self._path(file.slot)
         if not path.exists() or path.read_bytes() != data:

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 import structlog
 
 from stoker_agent.clock import Clock, timestamp
-from stoker_agent.errors import ControlError
+from stoker_agent.errors import ControlError, JournalError
 from stoker_contract.control import TelemetrySnapshot
 from stoker_contract.document import MAX_DOCUMENT_BYTES
 from stoker_contract.histogram import difference
@@ -31,7 +31,7 @@ class Source(Protocol):
 
 
 class Spool(Protocol):
-    """Where windows wait until the broker has them."""
+    """Where windows wait until the broker has them. Raises ``JournalError``."""
 
     def enqueue(self, topic: str, payload: bytes, /) -> None:
         """Keep a message until it is delivered."""
@@ -130,17 +130,25 @@ class Uplink:
         """End the window now, and keep it until the broker has it."""
         engines: tuple[LatencyWindow, ...] = ()
         server_rss_bytes = 0
+        snapshot: TelemetrySnapshot | None = None
         try:
             snapshot = await self._server.telemetry()
         except ControlError as error:
             log.info("telemetry.no_server", code=error.code, detail=error.detail)
         else:
             engines, server_rss_bytes = windows(self._previous, snapshot), snapshot.rss_bytes
-            self._previous = snapshot
         end_s = self._clock.unix_s()
-        start_s, self._start_s = self._start_s, end_s
-        for part in self._documents(engines, self._host(server_rss_bytes), start_s, end_s):
-            await asyncio.to_thread(self._spool.enqueue, self._topics.telemetry, part.encode())
+        parts = self._documents(engines, self._host(server_rss_bytes), self._start_s, end_s)
+        kept = 0
+        try:
+            for part in parts:
+                await asyncio.to_thread(self._spool.enqueue, self._topics.telemetry, part.encode())
+                kept += 1
+        except JournalError as error:
+            log.warning("telemetry.not_kept", code=error.code, detail=error.detail)
+        if kept == 0:
+            return  # the window goes on: it is told once there is room to keep it
+        self._previous, self._start_s = snapshot or self._previous, end_s
         self._on_enqueued()
 
     def _documents(

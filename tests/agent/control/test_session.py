@@ -15,6 +15,8 @@ from stoker_agent.clock import SystemClock
 from stoker_agent.control.link import MQTT_5, Endpoint, Link, TlsFiles, Will
 from stoker_agent.control.session import Session, SessionSettings
 from stoker_agent.core.ports import OutboxEntry
+from stoker_agent.errors import JournalError
+from stoker_contract.codes import ReasonCode
 from stoker_contract.document import MAX_DOCUMENT_BYTES
 from stoker_contract.reported import Get, Notice, Presence
 from stoker_contract.topics import DeviceTopics
@@ -57,6 +59,19 @@ class MemoryOutbox:
 
 
 @dataclass
+class StuckOutbox(MemoryOutbox):
+    """An outbox on a disk that takes nothing while ``full``."""
+
+    full: bool = True
+
+    def delivered(self, entry_id: int) -> None:
+        """Forget one, if there is room to write that."""
+        if self.full:
+            raise JournalError(ReasonCode.DISK_SPACE, "the disk is full")
+        super().delivered(entry_id)
+
+
+@dataclass
 class Device:
     """What the session calls, and what it was told."""
 
@@ -87,6 +102,7 @@ class Device:
             "desired_per_s": 1000.0,
             "report_interval_s": 0.01,
             "outbox_per_s": 1000.0,
+            "disk_retry_s": 0.02,
             **settings,
         }
         endpoint = Endpoint("127.0.0.1", port, TOPICS.device, 5, tls, connect_timeout_s=2.0)
@@ -227,6 +243,24 @@ def test_a_message_is_acknowledged_only_when_it_is_durable(tmp_path: Path) -> No
     with running_mosquitto(tmp_path) as broker, Observer(broker.port) as observer:
         asyncio.run(dies_while_handling())
         asyncio.run(comes_back())
+
+
+def test_a_full_disk_neither_ends_the_session_nor_floods_the_broker(tmp_path: Path) -> None:
+    """What was delivered and can not be forgotten is not sent over and over; later it is."""
+
+    async def story(broker: Mosquitto) -> None:
+        outbox = StuckOutbox()
+        outbox.put(TOPICS.telemetry, b"once")
+        async with kept(Device(outbox=outbox).session(broker.port)) as session:
+            await eventually(lambda: session.counters["disk"] > 3, "it was tried a few times")
+            assert session.connected
+            outbox.full = False
+            await eventually(lambda: outbox.depth() == 0, "it is forgotten")
+            assert session.counters["connected"] == 1
+
+    with running_mosquitto(tmp_path) as broker, Observer(broker.port) as observer:
+        asyncio.run(story(broker))
+        assert observer.payloads(TOPICS.telemetry) == [b"once"]
 
 
 def test_a_killed_broker_costs_nothing_but_time(tmp_path: Path) -> None:

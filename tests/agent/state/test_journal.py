@@ -5,18 +5,19 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from stoker_agent.core.deployment import Event, advance
 from stoker_agent.core.record import Intent, Progress, Record
+from stoker_agent.errors import JournalError
 from stoker_agent.state.journal import MAX_BAD_DIGESTS, OUTBOX_LIMITS, Journal, Message
 from stoker_contract.codes import Outcome, ReasonCode
 from stoker_contract.status import Phase
 from support import journal_writer
 from support.documents import DESIRED, DIGEST, MANIFEST, TIME
+from support.small_disk import SmallDisk, mounted_small_disk
 
 FINAL = Message("status/d-1", b"final", "final")
 
@@ -215,36 +216,55 @@ def test_a_journal_with_a_rotten_page_is_found_out(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, so that it can be filled."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(path)]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with mounted_small_disk(tmp_path / "disk") as disk:
+        yield disk
 
 
-def test_a_full_disk_does_not_stop_the_agent_from_remembering(small_disk: Path) -> None:
+def test_a_full_disk_does_not_stop_the_agent_from_remembering(disk: SmallDisk) -> None:
     """The reserve is given up for the end of a deployment, and put aside again later."""
-    journal = Journal(small_disk / "state.db")
+    journal = Journal(disk.path / "state.db")
     journal.accept(accepted(), {})
-    filler = small_disk / "filler"
-    with suppress(OSError), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-    for _ in range(20):
-        journal.enqueue("telemetry", bytes(4096))
+    disk.fill(journal=disk.path / "state.db")
     journal.finish(moved(accepted(), Event.FAILED), FINAL)
-    assert not (small_disk / "reserve").exists()
-    filler.unlink()
+    assert not (disk.path / "reserve").exists()
+    assert not journal.reserve.fill()
+    disk.make_room()
+    assert journal.reserve.fill()
     again = reopened(journal)
     ended = again.unfinished()
     again.close()
 
     assert ended == ()
-    assert (small_disk / "reserve").exists()
+    assert (disk.path / "reserve").exists()
+
+
+def test_telemetry_does_not_use_up_what_state_will_need(disk: SmallDisk) -> None:
+    """It is refused on a full disk; the same journal works again once there is room."""
+    journal = Journal(disk.path / "state.db")
+    disk.fill(journal=disk.path / "state.db")
+    with pytest.raises(JournalError) as refused:
+        journal.enqueue("telemetry", bytes(4096))
+    assert (disk.path / "reserve").exists()
+    assert journal.pending(10) == []
+    disk.make_room()
+    journal.enqueue("telemetry", b"later")
+    kept = [entry.payload for entry in journal.pending(10)]
+    journal.close()
+
+    assert refused.value.code is ReasonCode.DISK_SPACE
+    assert kept == [b"later"]
+
+
+def test_a_journal_opens_on_a_full_disk(disk: SmallDisk) -> None:
+    """The reserve is for this, too: an agent that starts has to write its epoch."""
+    Journal(disk.path / "state.db").close()
+    disk.fill()
+    journal = Journal(disk.path / "state.db")
+    epoch = journal.begin_epoch()
+    journal.close()
+
+    assert epoch == 1
 
 
 def test_a_killed_writer_keeps_every_promise(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stoker_agent.errors import ControlError
+from stoker_agent.errors import ControlError, JournalError
 from stoker_agent.state.journal import Journal
 from stoker_agent.telemetry.uplink import Uplink, windows
 from stoker_contract.codes import ReasonCode
@@ -159,6 +159,57 @@ def test_a_server_that_is_away_loses_nothing(tmp_path: Path) -> None:
 
     assert gap.engines == ()
     assert after.engines[0].requests == 2
+
+
+@dataclass
+class FullDisk:
+    """A spool without room for a while.
+
+    Attributes:
+        refusals: how often it still refuses.
+        kept: what it took.
+    """
+
+    refusals: int
+    kept: list[bytes] = field(default_factory=list)
+
+    def enqueue(self, _topic: str, payload: bytes, /) -> None:
+        """Refuse, or keep."""
+        if self.refusals:
+            self.refusals -= 1
+            raise JournalError(ReasonCode.DISK_SPACE, "the disk is full")
+        self.kept.append(payload)
+
+    def epoch(self) -> int:
+        """The epoch."""
+        return 1
+
+    def next_seq(self) -> int:
+        """A number."""
+        return len(self.kept)
+
+
+def test_a_full_disk_makes_one_long_window_of_several() -> None:
+    """What was counted while nothing could be kept is told afterwards, and counted once."""
+    answers = [snapshot(engine([5])), snapshot(engine([5, 6])), snapshot(engine([5, 6, 7]))]
+    spool = FullDisk(refusals=2)
+    uplink = Uplink(
+        ScriptedServer([*answers]),
+        spool,
+        TOPICS,
+        60.0,
+        host=lambda rss_bytes: HostFigures(server_rss_bytes=rss_bytes),
+        clock=FixedClock(),
+    )
+
+    async def story() -> None:
+        for _ in answers:
+            await uplink.collect()
+
+    asyncio.run(story())
+    (told,) = [Telemetry.parse(payload) for payload in spool.kept]
+
+    assert told.engines[0].total == Histogram.of([5, 6, 7]).data()
 
 
 def test_large_telemetry_is_split(tmp_path: Path) -> None:
