@@ -1,10 +1,10 @@
 """Making INT8 candidates: calibrate once, quantise once per recipe."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -22,6 +22,13 @@ from stoker_builder.candidates.recipes import Recipe
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.split import Part
 
+_MULTIPLYING: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_EXPLICIT: Final[Mapping[str, Any]] = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    "OpTypesToExcludeOutputQuantization": list(_MULTIPLYING),
+}
 _CONVOLUTION_RANK = 3  # a weight is [out, in / groups, spatial...]
 
 
@@ -90,7 +97,11 @@ class Quantiser:
             calibrate_method=CalibrationMethod.MinMax,
             calibration_cache_path=str(self._scratch / "ranges.json"),
             nodes_to_exclude=excluded,
-            extra_options={"TensorQuantOverrides": overrides} if overrides else {},
+            op_types_to_quantize=list(_MULTIPLYING) if recipe.explicit else None,
+            extra_options={
+                **({"TensorQuantOverrides": overrides} if overrides else {}),
+                **(_EXPLICIT if recipe.explicit else {}),
+            },
         )
 
 

@@ -18,6 +18,8 @@ class Recipe:
         overflow_safe: the first convolution stays in FP32 and the weights of the others,
             depthwise ones excepted, have seven bits, so that pairs of products fit the
             sixteen bits that AVX2 adds them in.
+        explicit: as TensorRT takes it: activations around zero, biases in floating point, and
+            only what goes into a multiplication is quantised, so that what follows one fuses.
         summary: for the report.
     """
 
@@ -26,6 +28,7 @@ class Recipe:
     per_channel: bool
     summary: str
     overflow_safe: bool = False
+    explicit: bool = False
 
 
 RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
@@ -35,6 +38,13 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
             Recipe("int8-perchannel", "u8", per_channel=True, summary="U8S8, weights per channel"),
             Recipe("int8-pertensor", "u8", per_channel=False, summary="U8S8, weights per tensor"),
             Recipe("int8-s8s8", "s8", per_channel=True, summary="S8S8, ONNX Runtime's default"),
+            Recipe(
+                "int8-explicit",
+                "s8",
+                per_channel=True,
+                explicit=True,
+                summary="S8S8 around zero, per channel, as TensorRT takes it",
+            ),
             Recipe(
                 "int8-mixed",
                 "u8",
