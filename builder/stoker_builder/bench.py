@@ -9,6 +9,7 @@ from stoker_builder.candidates.audit import Audit
 from stoker_builder.data import DataSet
 from stoker_builder.latency.candidates import Timings
 from stoker_builder.latency.machine import Machine
+from stoker_builder.metrics import Metric, Top1
 from stoker_builder.models.source import Inputs, SourceModel
 from stoker_builder.request import BuildRequest
 from stoker_builder.rows import Row
@@ -36,13 +37,18 @@ class Bench:
     machine: Machine
     source: SourceModel
     split: Split
-    classifies: bool
+    metric: Metric
     files: dict[str, Path] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     audits: dict[str, Audit] = field(default_factory=dict)
     answers: dict[str, Answers] = field(default_factory=dict)
     timings: Timings | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the largest entry of the first output is the answer."""
+        return isinstance(self.metric, Top1) and self.metric.output is None
 
 
 @dataclass(frozen=True, slots=True)

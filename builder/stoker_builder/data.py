@@ -20,13 +20,17 @@ class Sample:
 
     Attributes:
         inputs: one array per model input, with the model's own batch axis ([1, 3, 224, 224]).
-        label: the index of the right answer, or None when nobody knows it.
+        label: the right answer, in whatever form the metric takes it (for a classifier the
+            index of the class), or None when nobody knows it.
         key: a stable name for reports, a file name say.
+        group: the slice of the data that it belongs to, night or a site say. No group may
+            lose much more than the whole; without groups, classes are watched.
     """
 
     inputs: Mapping[str, Tensor]
-    label: int | None
+    label: object
     key: str
+    group: str = ""
 
 
 class Samples(Protocol):
@@ -41,8 +45,14 @@ class Samples(Protocol):
 class DataSet(Protocol):
     """What the function named by ``--data`` returns.
 
-    It may also have ``calibration: Samples``: samples kept apart from the others for
-    calibration. Without them, some of ``samples`` are set aside by content hash.
+    It may also have
+
+    - ``calibration: Samples`` and ``selection: Samples``, kept apart from the others to find
+      value ranges and to choose among candidates. Without them, some of ``samples`` are set
+      aside by content hash.
+    - ``metric: Metric`` (:mod:`stoker_builder.accuracy.metric`), which says how good an answer
+      is. Without it, a classifier is judged by its largest entry and any other model by how
+      far its outputs are from those of FP32.
     """
 
     @property
@@ -76,6 +86,8 @@ class MemoryDataSet:
     labelled: bool = True
     note: str = ""
     calibration: Samples | None = None
+    selection: Samples | None = None
+    metric: object = None
 
 
 def load_data(entry: str, arguments: Mapping[str, str] | None = None) -> DataSet:
@@ -103,7 +115,16 @@ def load_data(entry: str, arguments: Mapping[str, str] | None = None) -> DataSet
 
 def calibration_of(data: DataSet) -> Samples | None:
     """The samples that the data set keeps apart for calibration, if it does."""
-    samples: Samples | None = getattr(data, "calibration", None)
+    return _apart(data, "calibration")
+
+
+def selection_of(data: DataSet) -> Samples | None:
+    """The samples that the data set keeps apart for choosing among candidates, if it does."""
+    return _apart(data, "selection")
+
+
+def _apart(data: DataSet, name: str) -> Samples | None:
+    samples: Samples | None = getattr(data, name, None)
     return samples if samples is not None and len(samples) else None
 
 

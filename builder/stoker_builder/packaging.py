@@ -7,11 +7,12 @@ from importlib import metadata
 from pathlib import Path
 
 from stoker_builder.accuracy.certify import judge
-from stoker_builder.accuracy.golden import GoldenSet, make_golden
+from stoker_builder.accuracy.golden import WAYS, GoldenSet, make_golden
 from stoker_builder.bench import Bench, BuildResult
 from stoker_builder.candidates.recipes import FP32, RECIPES
 from stoker_builder.kernels.emulation import Emulator
 from stoker_builder.kernels.isa import target_runs_natively
+from stoker_builder.kernels.sessions import Session
 from stoker_builder.latency.footprint import measure_footprint
 from stoker_builder.progress import Progress
 from stoker_builder.release import MANIFEST, write_release
@@ -20,6 +21,7 @@ from stoker_builder.rows import Mark, Row
 from stoker_builder.targets import TargetSpec
 from stoker_contract.manifest import Artifact, Footprint, Golden, Latency, Manifest, Source
 from stoker_contract.target import ArtifactKind
+from stoker_engine.onnxruntime_backend import OnnxRuntimeEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def _pack(
     path = _path_of(shipped)
     with progress.stage(f"golden set for {target.name}", 2) as at:
         golden = make_golden(
-            path,
+            [OnnxRuntimeEngine(str(path), way) for way in WAYS],
             bench.split.certification,
             bench.answers[FP32],
             precision=shipped.precision,
@@ -143,13 +145,14 @@ def _emulate(
 
 def _judge_emulated(bench: Bench, row: Row, emulator: Emulator) -> Row:
     reference = bench.answers[FP32]
-    answered = emulator.answers(
-        _path_of(row), bench.split.certification, reference, classifies=bench.classifies
-    )
+    native = Session(bench.files[FP32])
+    answered = emulator.answers(_path_of(row), bench.split.certification, native, bench.metric)
     if answered is None:
         return row
     answers, certified_on = answered
-    judged = judge(reference, answers, bench.request, candidates=1, certified_on=certified_on)
+    judged = judge(
+        reference, answers, bench.metric, bench.request, candidates=1, certified_on=certified_on
+    )
     why = judged.why if judged.mark is Mark.FAIL else row.why
     return replace(row, mark=judged.mark, accuracy=judged.accuracy, why=why)
 
@@ -208,6 +211,7 @@ def _manifest(bench: Bench, artifacts: list[Artifact]) -> Manifest:
         artifacts=tuple(artifacts),
         source=Source(digest=bench.source.digest, opset=bench.source.opset, kind=bench.source.kind),
         calibration=bench.split.calibration.record if quantised else None,
+        selection=bench.split.selection.record if quantised else None,
         certification=bench.split.certification.record,
         preprocessing=str(bench.data.preprocessing)[:256],
         builder=f"stoker {metadata.version('stoker')}, {tools}"[:256],

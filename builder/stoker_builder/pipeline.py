@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stoker_builder.accuracy.certify import judge, reference_accuracy
-from stoker_builder.accuracy.evaluate import answer_all, is_classifier
+from stoker_builder.accuracy.evaluate import answer_all, metric_of
 from stoker_builder.bench import Bench, BuildResult
 from stoker_builder.candidates.audit import MIN_QUANTISED_SHARE, Audit, audit
 from stoker_builder.candidates.recipes import FP32, RECIPES
@@ -80,7 +80,7 @@ def _prepare(
         machine=describe_machine(),
         source=source,
         split=parts,
-        classifies=is_classifier(source.io),
+        metric=metric_of(data, source.io),
     )
     bench.seconds.update({"read the model": read_s, "divide": time.monotonic() - began})
     bench.files[FP32] = source.path
@@ -97,9 +97,6 @@ def _stage(bench: Bench, progress: Progress, title: str, total: float) -> Iterat
 
 def _make_candidates(bench: Bench, progress: Progress) -> None:
     if bench.request.precision == FP32:
-        return
-    if not bench.classifies:
-        progress.note("no INT8: only models with one row of scores have an accuracy gate")
         return
     names = list(dict.fromkeys(name for target in bench.targets for name in target.recipes))
     from stoker_builder.candidates.quantise import Quantiser  # noqa: PLC0415  imports the quantisation tools
@@ -148,15 +145,10 @@ def _answer(bench: Bench, progress: Progress) -> None:
     sessions = {name: Session(bench.files[name], threads=threads) for name in names}
     part = bench.split.certification
     with _stage(bench, progress, "answer the certification samples", len(part)) as stage:
-        bench.answers = answer_all(
-            sessions,
-            part,
-            labelled=bench.data.labelled and bench.classifies,
-            classifies=bench.classifies,
-            advance=stage.advance,
-        )
-    if not bench.answers[FP32].finite:
-        first = int((bench.answers[FP32].best < 0).argmax())
+        bench.answers = answer_all(sessions, part, bench.metric, advance=stage.advance)
+    finite = bench.answers[FP32].finite
+    if not finite.all():
+        first = int(finite.argmin())
         detail = f"FP32 answers sample {part[first].key} with NaN or infinity"
         raise BuildError(BuildCode.NOT_FINITE, detail, "check the weights and the preprocessing")
 
@@ -195,11 +187,13 @@ def _judge(bench: Bench, target: TargetSpec) -> tuple[Row, ...]:
         replace(
             _row(bench, target, FP32),
             mark=Mark.REFERENCE,
-            accuracy=reference_accuracy(bench.answers[FP32], bench.request, certified_on),
+            accuracy=reference_accuracy(
+                bench.answers[FP32], bench.metric, bench.request, certified_on
+            ),
             pace=bench.timings.pace(FP32) if native and bench.timings else None,
         )
     ]
-    recipes = target.recipes if bench.request.precision == "auto" and bench.classifies else ()
+    recipes = target.recipes if bench.request.precision == "auto" else ()
     certified = sum(bench.audits[name].passed for name in recipes if name in bench.audits)
     for name in recipes:
         row = _row(bench, target, name)
@@ -239,6 +233,7 @@ def _judge_native(bench: Bench, row: Row, candidates: int, certified_on: str) ->
     judged = judge(
         bench.answers[FP32],
         bench.answers[row.candidate],
+        bench.metric,
         bench.request,
         candidates=candidates,
         certified_on=certified_on,

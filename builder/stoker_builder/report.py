@@ -45,11 +45,16 @@ def report_of(bench: Bench, rows: Sequence[Row], manifest: Manifest) -> dict[str
             "labelled": bench.data.labelled,
             "preprocessing": bench.data.preprocessing,
             "calibration": bench.split.calibration.record.to_object(),
+            "selection": bench.split.selection.record.to_object(),
             "certification": bench.split.certification.record.to_object(),
             "duplicates_left_out": bench.split.duplicates,
         },
         "gates": {
+            "metric": bench.metric.name,
+            "basis": bench.metric.basis,
             "budget": request.budget,
+            "relative": request.relative,
+            "slice_budget": request.slice_budget,
             "gate": request.gate,
             "confidence": request.confidence,
             "skipped": request.unsafe_skip_gates,
@@ -69,12 +74,12 @@ def to_json(report: Mapping[str, Any]) -> bytes:
 
 def to_markdown(bench: Bench, rows: Sequence[Row], manifest: Manifest) -> bytes:
     """Write the report for people."""
-    basis = "labels" if bench.data.labelled else "agreement with FP32"
+    certified = len(bench.split.certification)
     lines = [
         f"# {manifest.release}",
         "",
         f"Measured on {bench.machine.summary}; one thread, batch 1, interleaved.",
-        f"Certified on {len(bench.split.certification)} samples of {bench.data.name} ({basis}).",
+        f"Certified on {certified} samples of {bench.data.name} ({bench.metric.name}).",
     ]
     if bench.timings and bench.timings.caveat:
         lines.append(f"**Latency: {bench.timings.caveat}.**")

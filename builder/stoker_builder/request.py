@@ -15,6 +15,8 @@ EMULATION_BUDGET_S: Final = 20.0
 QUICK_LATENCY_S: Final = 1.5
 QUICK_EMULATION_BUDGET_S: Final = 10.0
 
+_Fraction = Annotated[float, Field(gt=0, lt=1)]
+
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
@@ -28,7 +30,10 @@ class BuildRequest:
         name: of the model; ``version`` and ``counter`` tell its releases apart.
         min_counter: older releases that a device may no longer take once it saw this one.
         precision: ``fp32`` makes no INT8 candidates.
-        budget: the accuracy that INT8 may cost, as a fraction (0.01 is one point).
+        budget: the accuracy that INT8 may cost, as a fraction of the metric's span (0.01 is
+            one point).
+        relative: the budget is a share of what FP32 reaches instead.
+        slice_budget: what any one slice of the data may lose, as a fraction of the span.
         gate: ``bound`` asks the 95 % bound of the loss to be within the budget, ``point``
             the loss that was seen.
         certification_samples: at most so many; None takes all there are.
@@ -52,6 +57,8 @@ class BuildRequest:
     min_counter: int = 0
     precision: Literal["auto", "fp32"] = "auto"
     budget: float = 0.01
+    relative: bool = False
+    slice_budget: float = 0.05
     gate: Literal["bound", "point"] = "bound"
     confidence: float = 0.95
     calibration_samples: int = 100
@@ -71,7 +78,8 @@ class BuildRequest:
         _check(Version, self.version, "--version", "1.0.0, say")
         _check(PositiveInt, self.counter, "--counter", "a whole number that rises every time")
         within = "points between 0 and 100"
-        _check(Annotated[float, Field(gt=0, lt=1)], self.budget, "--budget", within)
+        _check(_Fraction, self.budget, "--budget", within)
+        _check(_Fraction, self.slice_budget, "--slice-budget", within)
         if not self.targets:
             hint = "x86-64-vnni, say"
             raise BuildError(BuildCode.BAD_REQUEST, "no target was named", hint)

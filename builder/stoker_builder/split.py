@@ -1,16 +1,45 @@
-"""Which samples calibrate and which certify: never the same ones."""
+"""Which samples calibrate, which choose and which certify: never the same ones.
+
+Three parts, by content hash: *calibration* finds value ranges, *selection* tells hopeless
+candidates from good ones as often as the search likes, *certification* judges what is left,
+once. A figure from samples that were looked at before is too good to be true.
+
+=========  ===========  =========  =============
+different  calibration  selection  certification
+=========  ===========  =========  =============
+20         4            1          15
+100        20           8          72
+800        100          70         630
+10,000     100          200        9,700
+=========  ===========  =========  =============
+
+A data set that keeps calibration or selection apart certifies on all the others.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stoker_builder.data import DataSet, Sample, Samples, calibration_of, content_digest, each, read
+from stoker_builder.data import (
+    DataSet,
+    Sample,
+    Samples,
+    calibration_of,
+    content_digest,
+    each,
+    read,
+    selection_of,
+)
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_contract.manifest import DataDigest
 
 CALIBRATION_SAMPLES: Final = 100
 MAX_CALIBRATION_SHARE: Final = 0.2
+SELECTION_SAMPLES: Final = 200
+# of what calibration leaves; choosing needs less certainty than certifying
+MAX_SELECTION_SHARE: Final = 0.1
+MIN_SAMPLES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +67,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The two parts, and how many samples were left out for being there twice."""
+    """The three parts, and how many samples were left out for being there twice.
+
+    Attributes:
+        selection: look at it as often as you like; what it says goes into no manifest.
+        certification: to be answered once by each candidate that is to be judged.
+    """
 
     calibration: Part
+    selection: Part
     certification: Part
     duplicates: int
 
@@ -49,43 +84,56 @@ def split(
     data: DataSet,
     *,
     calibration_samples: int = CALIBRATION_SAMPLES,
+    selection_samples: int = SELECTION_SAMPLES,
     certification_samples: int | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> Split:
     """Divide a data set by content.
 
-    Samples kept apart for calibration by the data set itself are used when there are any;
-    else the first samples in the order of their digests, which is as good as a draw and the
+    Samples kept apart by the data set itself are used where there are any; else the first
+    samples in the order of their digests are set aside, which is as good as a draw and the
     same every time.
 
     Args:
         data: the data set.
         calibration_samples: at most so many, and never more than a fifth of the data set.
+        selection_samples: at most so many, and never more than a tenth of what is left then.
         certification_samples: at most so many, again by digest; None takes all.
         advance: called for each sample that was read.
 
     Raises:
-        BuildError: ``CALIBRATION_OVERLAP`` when the data set offers the same sample for
-            both, ``DATA_EMPTY`` when there are too few to divide.
+        BuildError: ``CALIBRATION_OVERLAP`` when the data set offers the same sample for two
+            of the parts, ``DATA_EMPTY`` when there are too few to divide.
     """
-    unique, duplicates = _unique(data.samples, advance)
-    apart = calibration_of(data)
-    if apart is not None:
-        own, _ = _unique(apart, advance)
-        _refuse_overlap(own, unique)
-        calibration = _part(apart, own[:calibration_samples], "kept apart by the data set")
-        rest = unique
-    else:
-        count = min(calibration_samples, int(len(unique) * MAX_CALIBRATION_SHARE))
-        if count == 0:
-            detail = f"{len(unique)} different samples can not be divided"
-            hint = "give at least five samples; about 300 are needed to certify one point"
-            raise BuildError(BuildCode.DATA_EMPTY, detail, hint)
-        by_digest = sorted(unique, key=lambda entry: entry[1])
-        calibration = _part(data.samples, by_digest[:count], "set aside by content hash")
-        rest = sorted(by_digest[count:])
+    rest, duplicates = _unique(data.samples, advance)
+    apart = {
+        name: (samples, _unique(samples, advance)[0])
+        for name, samples in (
+            ("calibration", calibration_of(data)),
+            ("selection", selection_of(data)),
+        )
+        if samples is not None
+    }
+    _refuse_overlap({**{name: own for name, (_, own) in apart.items()}, "certification": rest})
+    if len(rest) < (MIN_SAMPLES if len(apart) < 2 else 1):  # noqa: PLR2004  both are apart
+        detail = f"{len(rest)} different samples can not be divided"
+        hint = f"give at least {MIN_SAMPLES}; about 300 are needed to certify one point"
+        raise BuildError(BuildCode.DATA_EMPTY, detail, hint)
+    parts = {}
+    for name, most, share in (
+        ("calibration", calibration_samples, MAX_CALIBRATION_SHARE),
+        ("selection", selection_samples, MAX_SELECTION_SHARE),
+    ):
+        if name in apart:
+            samples, own = apart[name]
+            parts[name] = _part(samples, own[:most], "kept apart by the data set")
+        else:
+            count = min(most, max(1, int(len(rest) * share)))
+            by_digest = sorted(rest, key=lambda entry: entry[1])
+            parts[name] = _part(data.samples, by_digest[:count], "set aside by content hash")
+            rest = sorted(by_digest[count:])
     certification = _part(data.samples, _limit(rest, certification_samples), data.note)
-    return Split(calibration, certification, duplicates)
+    return Split(parts["calibration"], parts["selection"], certification, duplicates)
 
 
 _Entry = tuple[int, str]  # index, digest
@@ -101,16 +149,19 @@ def _unique(samples: Samples, advance: Callable[[], object]) -> tuple[list[_Entr
     return [(index, digest) for digest, index in seen.items()], total - len(seen)
 
 
-def _refuse_overlap(calibration: Sequence[_Entry], certification: Sequence[_Entry]) -> None:
-    both = {digest for _, digest in calibration} & {digest for _, digest in certification}
-    if both:
-        first = next(index for index, digest in certification if digest in both)
-        detail = (
-            f"{len(both)} samples are offered for calibration and for certification"
-            f" (the first is sample {first})"
-        )
-        hint = "certify on samples that took no part in making the candidate"
-        raise BuildError(BuildCode.CALIBRATION_OVERLAP, detail, hint)
+def _refuse_overlap(parts: dict[str, list[_Entry]]) -> None:
+    names = list(parts)
+    for position, one in enumerate(names):
+        first_of = {digest: index for index, digest in parts[one]}
+        for other in names[position + 1 :]:
+            both = [index for index, digest in parts[other] if digest in first_of]
+            if both:
+                detail = (
+                    f"{len(both)} samples are offered for {one} and for {other}"
+                    f" (the first is sample {both[0]})"
+                )
+                hint = "certify on samples that took no part in making or choosing the candidate"
+                raise BuildError(BuildCode.CALIBRATION_OVERLAP, detail, hint)
 
 
 def _limit(entries: list[_Entry], count: int | None) -> list[_Entry]:

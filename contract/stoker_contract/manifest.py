@@ -103,16 +103,36 @@ class Fusion(Document):
     transposes_added: int = 0
 
 
+class SliceGuard(Document):
+    """What was seen of the slices of the data that have enough samples to be looked at.
+
+    Attributes:
+        budget: what a slice may lose, as ``Accuracy.loss``.
+        worst: the slice that loses most.
+    """
+
+    budget: float
+    slices: PositiveInt
+    worst: ShortText
+    worst_loss: float
+    worst_samples: PositiveInt
+
+
 class Accuracy(Document):
     """The accuracy gate: what was compared, on what, and how sure it is.
 
     Attributes:
+        reference: the metric's value for FP32, in the metric's own unit.
+        candidate: the same for this artifact.
         basis: ``labels`` compares correctness on labelled samples, ``agreement``
             compares the answers with those of the FP32 reference.
-        loss: reference minus candidate, as a fraction (0.01 is one point).
+        loss: how much worse the candidate is, as a fraction of ``span`` (0.01 is one point).
         loss_bound: upper one-sided bound of the loss at ``confidence``.
         gate: ``bound`` asks the bound to be below the budget, ``point`` the loss itself.
         certified_on: whose kernels answered (``native avx512_vnni``, ``qemu-x86_64 Haswell``).
+        span: the range of the metric: how far apart the best and the worst value can be.
+        relative: the budget was given as a share of what FP32 reaches.
+        candidates: how many were judged on these samples, and share the risk of an error.
     """
 
     metric: ShortText
@@ -126,6 +146,11 @@ class Accuracy(Document):
     samples: Count
     gate: Literal["bound", "point", "skipped"] = "bound"
     certified_on: ShortText
+    lower_is_better: bool = False
+    span: float = 1.0
+    relative: bool = False
+    candidates: PositiveInt = 1
+    slices: SliceGuard | None = None
 
 
 class Latency(Document):
@@ -213,6 +238,7 @@ class Manifest(Document):
     artifacts: tuple[Artifact, ...] = Field(min_length=1, max_length=32)
     source: Source | None = None
     calibration: DataDigest | None = None
+    selection: DataDigest | None = None
     certification: DataDigest | None = None
     preprocessing: ShortText = ""
     builder: ShortText = ""

@@ -31,6 +31,7 @@ CROPS_PER_PHOTO: Final = 40
 SMALLEST_CROP: Final = 0.8  # of the shorter side: what a certifying crop still shows
 CALIBRATION_CROPS: Final = 100
 SMALLEST_CALIBRATION_CROP: Final = 0.5  # wider variety: few photographs stand for many
+SELECTION_CROPS: Final = 200
 CALIBRATION_PHOTOS: Final = 5  # of the packaged ones, when the others certify
 
 Pixels = NDArray[np.uint8]  # [224, 224, 3]
@@ -107,10 +108,12 @@ def _labelled(folder: Path) -> MemoryDataSet:
             (row[0], int(row[1])) for row in csv.reader(file) if len(row) > 1 and row[1].isdigit()
         ]
     try:
-        calibration = _calibration(packaged_photos())
-        apart = f"calibrated on {len(calibration)} crops of other photographs"
+        photos = packaged_photos()
+        calibration, selection = _calibration(photos), _selection(photos)
+        apart = f"calibrated and chosen on crops of {len(photos)} other photographs"
     except FileNotFoundError:
-        calibration, apart = None, "calibration photographs set aside"
+        calibration, selection = None, None
+        apart = "photographs to calibrate and to choose on set aside"
     return MemoryDataSet(
         samples=Photographs([(name, label, _loader(folder / name)) for name, label in rows]),
         name="photographs",
@@ -118,6 +121,7 @@ def _labelled(folder: Path) -> MemoryDataSet:
         labelled=True,
         note=f"right answers on {len(rows)} labelled photographs; {apart}",
         calibration=calibration,
+        selection=selection,
     )
 
 
@@ -152,6 +156,21 @@ def _calibration(photos: Sequence[Path]) -> Photographs:
             for number in range(CALIBRATION_CROPS // len(photos))
         ]
     )
+
+
+def _selection(photos: Sequence[Path]) -> Photographs:
+    """Other crops of the same photographs; their labels are in their names."""
+    return Photographs(
+        [
+            (f"{path.stem}@{number}", _label(path), _cropper(path, -1 - number, SMALLEST_CROP))
+            for path in photos
+            for number in range(SELECTION_CROPS // len(photos))
+        ]
+    )
+
+
+def _label(photo: Path) -> int:
+    return int(photo.stem.rpartition("_")[2])  # imagenet_NUMBER_LABEL.jpg
 
 
 def _loader(path: Path) -> Callable[[], Pixels]:

@@ -95,11 +95,13 @@ def test_golden_answers_are_not_turned_by_rounding(built: BuildResult) -> None:
 
 
 def test_the_parts_of_the_data_are_disjoint_and_recorded(built: BuildResult) -> None:
-    """Nothing that calibrated certifies, and the manifest knows what certified."""
-    assert not set(built.split.calibration.digests) & set(built.split.certification.digests)
+    """Nothing that calibrated or chose certifies, and the manifest knows what certified."""
+    parts = (built.split.calibration, built.split.selection, built.split.certification)
+    digests = [digest for part in parts for digest in part.digests]
+
+    assert len(digests) == len(set(digests)) == 700
+    assert [len(part) for part in parts] == [100, 60, 540]
     assert built.manifest.certification == built.split.certification.record
-    assert len(built.split.calibration) == 100
-    assert len(built.split.certification) == 400
 
 
 def test_the_staircase_starts_at_pytorch_as_it_comes(built: BuildResult) -> None:
@@ -121,7 +123,7 @@ def test_int8_is_judged_with_the_kernels_of_the_target(built: BuildResult) -> No
     assert candidate.mark is Mark.PASS
     assert candidate.accuracy is not None
     assert candidate.accuracy.certified_on.startswith("native avx")
-    assert candidate.accuracy.samples == 400
+    assert candidate.accuracy.samples == 540
     assert candidate.fusion is not None
     assert candidate.fusion.quantised_mac_share == 1.0
     assert candidate.pace is not None

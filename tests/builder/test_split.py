@@ -1,4 +1,4 @@
-"""Calibration and certification never see the same sample."""
+"""Calibration, selection and certification never see the same sample."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,37 @@ def samples(count: int, *, first: int = 0) -> list[Sample]:
 
 
 def test_the_parts_are_disjoint_and_complete() -> None:
-    """A fifth calibrates, the rest certifies, nothing does both."""
+    """A fifth calibrates, a tenth of the rest chooses, the others certify."""
     parts = split(MemoryDataSet(samples(50), "d"))
 
-    assert len(parts.calibration) == 10
-    assert len(parts.certification) == 40
-    assert not set(parts.calibration.digests) & set(parts.certification.digests)
+    all_parts = (parts.calibration, parts.selection, parts.certification)
+    assert [len(part) for part in all_parts] == [10, 4, 36]
+    assert len({digest for part in all_parts for digest in part.digests}) == 50
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [
+        (5, (1, 1, 3)),
+        (20, (4, 1, 15)),
+        (100, (20, 8, 72)),
+        (800, (100, 70, 630)),
+        (10_000, (100, 200, 9700)),
+    ],
+)
+def test_the_sizes_are_those_of_the_table(count: int, sizes: tuple[int, ...]) -> None:
+    """However small a data set, each part has something; however large, most of it certifies."""
+    parts = split(MemoryDataSet(samples(count), "d"))
+
+    assert (len(parts.calibration), len(parts.selection), len(parts.certification)) == sizes
+
+
+def test_too_few_samples_are_refused() -> None:
+    """Four samples can not be three parts."""
+    with pytest.raises(BuildError) as caught:
+        split(MemoryDataSet(samples(4), "d"))
+
+    assert caught.value.code is BuildCode.DATA_EMPTY
 
 
 def test_the_division_does_not_depend_on_the_order() -> None:
@@ -39,15 +64,18 @@ def test_a_sample_that_is_there_twice_counts_once() -> None:
     parts = split(MemoryDataSet(samples(50) + samples(5), "d"))
 
     assert parts.duplicates == 5
-    assert len(parts.calibration) + len(parts.certification) == 50
+    assert len(parts.calibration) + len(parts.selection) + len(parts.certification) == 50
 
 
-def test_samples_kept_apart_calibrate() -> None:
-    """A data set that brings its own calibration keeps all the others for certification."""
-    data = MemoryDataSet(samples(50), "d", calibration=samples(20, first=100))
+def test_samples_kept_apart_calibrate_and_choose() -> None:
+    """A data set that brings its own for both keeps all the others for certification."""
+    data = MemoryDataSet(
+        samples(50), "d", calibration=samples(20, first=100), selection=samples(9, first=200)
+    )
     parts = split(data, calibration_samples=8)
 
     assert len(parts.calibration) == 8
+    assert len(parts.selection) == 9
     assert len(parts.certification) == 50
 
 
@@ -60,6 +88,19 @@ def test_overlap_is_refused_by_content() -> None:
 
     assert caught.value.code is BuildCode.CALIBRATION_OVERLAP
     assert "1 samples" in caught.value.detail
+
+
+def test_overlap_of_what_is_kept_apart_is_refused() -> None:
+    """What calibrates does not choose either."""
+    data = MemoryDataSet(
+        samples(50), "d", calibration=samples(5, first=100), selection=samples(5, first=104)
+    )
+
+    with pytest.raises(BuildError) as caught:
+        split(data)
+
+    assert caught.value.code is BuildCode.CALIBRATION_OVERLAP
+    assert "for calibration and for selection" in caught.value.detail
 
 
 def test_fewer_can_certify_on_request() -> None:

@@ -13,7 +13,7 @@ from stoker_builder.data import MemoryDataSet, Sample
 CLASSES = 4
 SIDE = 16
 SHAPE = (1, 3, SIDE, SIDE)
-SAMPLES = 500
+SAMPLES = 700
 FEATURES = 128
 
 

@@ -123,6 +123,7 @@ EXAMPLES: Final[tuple[Document, ...]] = (
     manifest.Footprint(load_peak_bytes=1, steady_bytes=1),
     manifest.Fusion(quantised_mac_share=0.9),
     *(part for part in (ARTIFACT.accuracy, ARTIFACT.latency) if part),
+    manifest.SliceGuard(budget=0.05, slices=10, worst="class 3", worst_loss=0.02, worst_samples=61),
     GOLDEN,
     ARTIFACT,
     manifest.Source(digest=DIGEST, opset=17, kind="onnx"),

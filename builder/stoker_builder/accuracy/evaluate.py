@@ -1,115 +1,177 @@
-"""Answering the certification samples: what each file says, and whether it is right."""
+"""Answering samples: what each file says, scored at once; outputs are not kept."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker_builder.data import Sample
-from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.kernels.sessions import Session
+from stoker_builder.data import DataSet, Sample
+from stoker_builder.metrics import Metric, OutputError, Outputs, Top1
+from stoker_builder.metrics.metric import Table, checked, is_classifier, margin_of, rows_of
 from stoker_builder.split import Part
-from stoker_contract.manifest import DType, EngineIO
+from stoker_contract.manifest import EngineIO
 
-Outputs = Mapping[str, NDArray[np.generic]]
 
-NO_ANSWER = -1  # the output was not finite
+class Answering(Protocol):
+    """Something that answers one sample after the other."""
+
+    def run(self, inputs: Outputs, /) -> Outputs:
+        """Answer one sample with all outputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What one file answers to each sample of a part, in order.
+    """What is kept of one file's answers to the first samples of a part, in order.
 
     Attributes:
-        best: index of the largest entry of the first output; ``NO_ANSWER`` where an output
-            is not finite, and 0 for models that do not classify.
-        margin: how far the largest entry is from the second.
-        labels: the right answers, or None where they are not known.
+        table: the rows of all samples, one below the other; see ``CorpusMetric.score``.
+        lengths: how many rows each sample has; none when it was not answered.
+        margin: how close each call was; infinite where the metric can not tell.
+        finite: whether all outputs were.
+        groups: the slice that each sample belongs to; empty for none.
     """
 
-    best: NDArray[np.int64]
+    table: Table
+    lengths: NDArray[np.int64]
     margin: NDArray[np.float64]
-    labels: NDArray[np.int64] | None
+    finite: NDArray[np.bool_]
+    groups: tuple[str, ...]
 
-    @property
-    def finite(self) -> bool:
-        """Whether every output was finite."""
-        return bool((self.best != NO_ANSWER).all())
+    def __len__(self) -> int:
+        return len(self.lengths)
 
-    def right(self, reference: "Answers") -> NDArray[np.bool_]:
-        """Per sample: the label was hit; without labels, the reference's answer was."""
-        wanted = self.labels if self.labels is not None else reference.best
-        hit: NDArray[np.bool_] = self.best == wanted[: len(self.best)]
-        return hit
+    def rows(self, positions: NDArray[np.integer]) -> Table:
+        """The rows of some samples, repeated for samples that are named repeatedly."""
+        lengths = self.lengths[positions]
+        starts = (np.cumsum(self.lengths) - self.lengths)[positions]
+        before = np.cumsum(lengths) - lengths
+        chosen: Table = self.table[np.repeat(starts - before, lengths) + np.arange(lengths.sum())]
+        return chosen
+
+    def chosen(self, positions: NDArray[np.integer]) -> "Answers":
+        """Some of the samples."""
+        return Answers(
+            self.rows(positions),
+            self.lengths[positions],
+            self.margin[positions],
+            self.finite[positions],
+            tuple(self.groups[position] for position in positions),
+        )
 
     def head(self, count: int) -> "Answers":
         """The first so many."""
-        labels = None if self.labels is None else self.labels[:count]
-        return Answers(self.best[:count], self.margin[:count], labels)
+        return self.chosen(np.arange(min(count, len(self))))
 
 
-def is_classifier(io: EngineIO) -> bool:
-    """Whether the first output is one row of scores, of which the largest wins."""
-    first = io.outputs[0]
-    row = [size for size in first.shape if size != 1]
-    floating = first.dtype in {DType.FP16, DType.FP32, DType.FP64}
-    return floating and len(row) == 1 and row[0] > 1 and first.shape[-1] == row[0]
+@dataclass(slots=True)
+class Scorer:
+    """Collects the scores of one file while it answers, one sample after the other."""
+
+    metric: Metric
+    _rows: list[Table] = field(default_factory=list)
+    _margin: list[float] = field(default_factory=list)
+    _finite: list[bool] = field(default_factory=list)
+    _groups: list[str] = field(default_factory=list)
+
+    def add(self, outputs: Outputs, reference: Outputs, sample: Sample) -> None:
+        """Score one answer.
+
+        Args:
+            outputs: what the file answered.
+            reference: what FP32 answered to the same sample; ``outputs`` for FP32 itself.
+            sample: the sample.
+
+        Raises:
+            BuildError: ``METRIC``, ``LABEL_RANGE`` or ``DATA_MISMATCH``.
+        """
+        fine = is_finite(outputs)
+        self._finite.append(fine)
+        self._rows.append(
+            rows_of(self.metric, outputs, reference, sample) if fine else np.empty((0, 1))
+        )
+        self._margin.append(margin_of(self.metric, outputs) if fine else 0.0)
+        self._groups.append(group_of(sample, self.metric))
+
+    def answers(self) -> Answers:
+        """What was collected so far."""
+        width = max((row.shape[1] for row in self._rows if len(row)), default=1)
+        kept = [row if len(row) else np.empty((0, width)) for row in self._rows]
+        return Answers(
+            np.concatenate([np.empty((0, width)), *kept]),
+            np.array([len(row) for row in kept], dtype=np.int64),
+            np.array(self._margin, dtype=np.float64),
+            np.array(self._finite, dtype=np.bool_),
+            tuple(self._groups),
+        )
+
+
+def metric_of(data: DataSet, io: EngineIO) -> Metric:
+    """How answers are judged: the data set's own metric, or the one that fits the model.
+
+    Raises:
+        BuildError: ``METRIC``, when the data set has one that is none.
+    """
+    own = getattr(data, "metric", None)
+    if own is not None:
+        return checked(own)
+    if is_classifier(io):
+        return Top1("labels" if data.labelled else "agreement")
+    return OutputError()
 
 
 def answer_all(
-    sessions: Mapping[str, Session],
+    files: Mapping[str, Answering],
     part: Part,
+    metric: Metric,
     *,
-    labelled: bool,
-    classifies: bool,
-    advance: Callable[[], object],
+    advance: Callable[[], object] = lambda: None,
 ) -> dict[str, Answers]:
     """Let every file answer every sample; each sample is read once.
 
+    Args:
+        files: the first is the reference.
+        part: the samples.
+        metric: how an answer is scored.
+        advance: called for each sample.
+
     Raises:
-        BuildError: ``LABEL_RANGE``, ``DATA_MISMATCH``, or what reading the data raises.
+        BuildError: ``METRIC``, ``LABEL_RANGE``, ``DATA_MISMATCH``, or what reading raises.
     """
-    labels: list[int] = []
-    scored: dict[str, list[tuple[int, float]]] = {name: [] for name in sessions}
+    scorers = {name: Scorer(metric) for name in files}
     for position in range(len(part)):
         sample = part[position]
-        for name, session in sessions.items():
-            outputs = session.run(sample.inputs)
-            scored[name].append(score(outputs, classifies=classifies))
-            if labelled and name == next(iter(sessions)):
-                labels.append(_label(sample, outputs))
+        reference: Outputs | None = None
+        for name, file in files.items():
+            outputs = file.run(sample.inputs)
+            reference = outputs if reference is None else reference
+            scorers[name].add(outputs, reference, sample)
         advance()
-    known = np.array(labels, dtype=np.int64) if labelled else None
-    return {name: collect(scores, known) for name, scores in scored.items()}
+    return {name: scorer.answers() for name, scorer in scorers.items()}
 
 
-def collect(scores: Sequence[tuple[int, float]], labels: NDArray[np.int64] | None) -> Answers:
-    """Put the scores of the first samples of a part together."""
-    best = np.array([best for best, _ in scores], dtype=np.int64)
-    margin = np.array([margin for _, margin in scores], dtype=np.float64)
-    return Answers(best, margin, None if labels is None else labels[: len(best)])
+def score_all(
+    outputs: Sequence[Outputs], reference: Answering, part: Part, metric: Metric
+) -> Answers:
+    """Score answers to the first samples of a part that were given somewhere else."""
+    scorer = Scorer(metric)
+    for position, answer in enumerate(outputs):
+        sample = part[position]
+        scorer.add(answer, reference.run(sample.inputs), sample)
+    return scorer.answers()
 
 
-def score(outputs: Outputs, *, classifies: bool) -> tuple[int, float]:
-    """Return the winning class of the first output, and by how much it wins."""
-    for output in outputs.values():
-        if output.dtype.kind == "f" and not np.isfinite(output).all():
-            return NO_ANSWER, 0.0
-    if not classifies:
-        return 0, 0.0
-    row = next(iter(outputs.values())).reshape(-1)
-    second, first = np.partition(row.astype(np.float64), -2)[-2:]
-    return int(row.argmax()), float(first - second)
+def is_finite(outputs: Outputs) -> bool:
+    """Whether there is neither NaN nor infinity in them."""
+    return all(
+        output.dtype.kind != "f" or bool(np.isfinite(output).all()) for output in outputs.values()
+    )
 
 
-def _label(sample: Sample, outputs: Outputs) -> int:
-    classes = next(iter(outputs.values())).shape[-1]
-    label = sample.label
-    if label is None:
-        detail = f"sample {sample.key} has no label, but the data set says that all have"
-        raise BuildError(BuildCode.DATA_MISMATCH, detail, "set labelled to False, or label it")
-    if not 0 <= label < classes:
-        detail = f"sample {sample.key} has label {label}, the model has classes 0 to {classes - 1}"
-        raise BuildError(BuildCode.LABEL_RANGE, detail, "number the labels as the model does")
-    return int(label)
+def group_of(sample: Sample, metric: Metric) -> str:
+    """The slice that a sample belongs to: its own, or the class that it is labelled with."""
+    if sample.group:
+        return sample.group
+    is_class = isinstance(sample.label, (int, np.integer)) and metric.basis == "labels"
+    return f"class {sample.label}" if is_class else ""

@@ -8,7 +8,6 @@ import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,19 +16,19 @@ from numpy.typing import NDArray
 from stoker_builder.accuracy.evaluate import Answers
 from stoker_builder.split import Part
 from stoker_contract.manifest import Golden, Precision, SessionOptions
-from stoker_engine.onnxruntime_backend import OnnxRuntimeEngine
+from stoker_engine.engine import Engine
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
 MIN_SAMPLES: Final = 16
 MAX_SAMPLES: Final = 64
-MAX_INPUT_BYTES: Final = 16 * 1024**2
+MAX_BYTES: Final = 16 * 1024**2  # of inputs and outputs, if there are not too few then
 # of the largest answer: what rounding alone may change
 TOLERANCE_FLOOR: Final = {Precision.FP32: 1e-3, Precision.INT8: 2e-2}
 SPREAD_FACTOR: Final = 4.0  # the spread was seen on few samples and one machine
 
-# ways in which the same file may be computed on a device of the same target
-_WAYS: Final = (
+# ways in which ONNX Runtime may compute the same file on a device of the same target
+WAYS: Final = (
     SessionOptions(),
     SessionOptions(intra_op_threads=2),
     SessionOptions(graph_optimisation="extended"),
@@ -113,52 +112,59 @@ class GoldenSet:
 
 
 def make_golden(
-    artifact: Path,
+    engines: Sequence[Engine],
     part: Part,
     reference: Answers,
     *,
     precision: Precision,
     classifies: bool,
 ) -> GoldenSet:
-    """Choose samples and record what the artifact answers, on this machine.
+    """Choose samples and record what an artifact answers.
 
     Args:
-        artifact: the ONNX file.
+        engines: the artifact, loaded in every way in which a device may compute it, by
+            whatever runtime is to run it there. The first gives the expected answers, the
+            others say how far apart right answers can be; one alone is allowed.
         part: the certification samples.
         reference: what the FP32 reference answered: it says which calls are close.
         precision: decides how much rounding is normal.
-        classifies: whether the largest entry is what counts.
+        classifies: whether the largest entry of the first output is what counts.
     """
-    count = _sample_count(part)
+    first, *others = engines
+    count = _sample_count(part, _run(first, part[0].inputs))
     pool = _pool(reference, len(part), 2 * count)
-    inputs = tuple(part[position].inputs for position in pool)
-    engines = [OnnxRuntimeEngine(str(artifact), way) for way in _WAYS]
-    answers = [tuple(_run(engine, sample) for sample in inputs) for engine in engines]
-    spread = max(
-        _difference(one, other)
-        for others in answers[1:]
-        for one, other in zip(answers[0], others, strict=True)
-    )
+    inputs, expected, spread = [], [], 0.0
+    for position in pool:
+        sample = part[position].inputs
+        answer = _run(first, sample)
+        inputs.append(sample)
+        expected.append(answer)
+        spread = max([spread, *(_difference(answer, _run(other, sample)) for other in others)])
     whole = GoldenSet(
-        inputs=inputs,
-        expected=answers[0],
+        inputs=tuple(inputs),
+        expected=tuple(expected),
         positions=tuple(pool),
-        tolerance=_tolerance(answers[0], spread, precision),
+        tolerance=_tolerance(expected, spread, precision),
         spread=spread,
         classifies=classifies,
     )
     return whole.kept(_alternate(whole.certain(), len(pool), count))
 
 
-def _sample_count(part: Part) -> int:
-    sample_bytes = sum(array.nbytes for array in part[0].inputs.values())
-    fitting = MAX_INPUT_BYTES // max(sample_bytes, 1)
+def _sample_count(part: Part, answer: Arrays) -> int:
+    arrays = (*part[0].inputs.values(), *answer.values())
+    fitting = MAX_BYTES // max(sum(array.nbytes for array in arrays), 1)
     return min(max(MIN_SAMPLES, min(fitting, MAX_SAMPLES)), len(part))
 
 
 def _pool(reference: Answers, total: int, size: int) -> list[int]:
-    """Positions to choose from: the closest calls first, then an even sweep."""
-    closest = np.argsort(reference.margin, kind="stable")[: size // 2].tolist()
+    """Positions to choose from: the closest calls first, then an even sweep.
+
+    Where the metric can not tell how close a call is, there is only the sweep.
+    """
+    known = np.flatnonzero(np.isfinite(reference.margin))
+    by_margin = known[np.argsort(reference.margin[known], kind="stable")]
+    closest = by_margin[: size // 2].tolist()
     step = max(1, total // max(1, size // 2))
     sweep = [position for position in range(0, total, step) if position not in set(closest)]
     return [*closest, *sweep[: size - len(closest)]]
@@ -172,7 +178,7 @@ def _alternate(usable: Sequence[int], pool_size: int, count: int) -> list[int]:
     return sorted([*chosen, *swept[: count - len(chosen)]])
 
 
-def _run(engine: OnnxRuntimeEngine, inputs: Arrays) -> Arrays:
+def _run(engine: Engine, inputs: Arrays) -> Arrays:
     names = [spec.name for spec in engine.io.outputs]
     return dict(zip(names, engine.run(inputs, names), strict=True))
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stoker_builder.accuracy.evaluate import Answers, collect, score
+from stoker_builder.accuracy.evaluate import Answering, Answers, score_all
 from stoker_builder.accuracy.golden import Arrays, GoldenSet
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.isa import IsaRunner
+from stoker_builder.metrics import Metric
 from stoker_builder.progress import Progress
 from stoker_builder.split import Part
 from stoker_builder.targets import TargetSpec
@@ -61,15 +62,15 @@ class Emulator:
         return wider, f"{kernels} on {len(outputs)} golden samples"
 
     def answers(
-        self, path: Path, part: Part, labels: Answers, *, classifies: bool
+        self, path: Path, part: Part, reference: Answering, metric: Metric
     ) -> tuple[Answers, str] | None:
         """Answer the first certification samples, as many as there is time for.
 
         Args:
             path: the candidate.
             part: the certification samples.
-            labels: the reference's answers, which know the labels.
-            classifies: as for :func:`stoker_builder.accuracy.evaluate.score`.
+            reference: FP32, for metrics that compare answers.
+            metric: how an answer is scored.
 
         Returns:
             The answers and whose kernels gave them; None when there was no time for any.
@@ -78,8 +79,8 @@ class Emulator:
         outputs, kernels = self._run(path, inputs, path.stem, len(part))
         if not outputs:
             return None
-        scores = [score(answer, classifies=classifies) for answer in outputs]
-        return collect(scores, labels.labels), f"{kernels} on {len(outputs)} samples"
+        answers = score_all(outputs, reference, part, metric)
+        return answers, f"{kernels} on {len(outputs)} samples"
 
     def _runner(self) -> IsaRunner:
         cores = os.cpu_count() or 1

@@ -54,6 +54,9 @@ _MinCounter = Annotated[
     int, typer.Option(help="devices that saw this release take none below it", min=0)
 ]
 _Budget = Annotated[float, typer.Option(help="accuracy that INT8 may cost, in points")]
+_SliceBudget = Annotated[
+    float, typer.Option(help="what any class or group of samples may lose, in points")
+]
 _Gate = Annotated[
     Gate, typer.Option(help="ask the 95 % bound of the loss to be within the budget, or the loss")
 ]
@@ -85,6 +88,10 @@ def build(  # noqa: PLR0913  one parameter per option
     targets: _Targets = "x86-64-v3,x86-64-vnni",
     min_counter: _MinCounter = 0,
     budget: _Budget = 1.0,
+    relative: Annotated[
+        bool, typer.Option("--relative", help="the budget is per cent of what FP32 reaches")
+    ] = False,
+    slice_budget: _SliceBudget = 5.0,
     gate: _Gate = Gate.BOUND,
     precision: _Precision = Precision.AUTO,
     samples: _Samples = None,
@@ -112,6 +119,8 @@ def build(  # noqa: PLR0913  one parameter per option
         targets=tuple(part.strip() for part in targets.split(",") if part.strip()),
         precision=precision.value,
         budget=budget / 100,
+        relative=relative,
+        slice_budget=slice_budget / 100,
         gate=gate.value,
         certification_samples=samples,
         latency_s=_given(latency_s, defaults.QUICK_LATENCY_S if quick else defaults.LATENCY_S),
