@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from stoker_cli.broker.configuration import CONTROLLER, TlsFiles, access_list
 from stoker_cli.broker.ports import is_listening
 from stoker_cli.broker.process import Broker, Program, find_mosquitto
-from stoker_trust.pki import BROKER, CA, DevAuthority
+from stoker_trust.pki import BROKER, CA, Authority
 from support.waiting import wait_until
 
 needs_mosquitto = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
@@ -41,7 +41,7 @@ class Client:
             bytes(message.payload)
         )
         if name is not None and broker.tls is not None:
-            pki = DevAuthority(broker.tls.ca.parent)
+            pki = Authority(broker.tls.ca.parent)
             certificate, key = str(pki.certificate(name)), str(pki.key(name))
             self._client.tls_set(str(broker.tls.ca), certificate, key)
         self._client.connect(broker.host, broker.port)
@@ -90,7 +90,7 @@ def test_what_is_retained_survives_a_kill(tmp_path: Path) -> None:
 @pytest.fixture
 def closed_broker(tmp_path: Path) -> Iterator[Broker]:
     """A broker that asks for certificates, and three of them."""
-    authority, now = DevAuthority(tmp_path / "pki"), datetime.now(UTC)
+    authority, now = Authority(tmp_path / "pki"), datetime.now(UTC)
     authority.create(now)
     for name in (CONTROLLER, "edge-1", "edge-2"):
         authority.issue(name, now)

@@ -15,7 +15,7 @@ from stoker_contract.topics import DeviceTopics
 from stoker_fleet.config import MqttConfig, TlsConfig
 from stoker_fleet.controller import CLIENT_ID
 from stoker_fleet.link import Connected, Delivered, Link, Message, find_protocol
-from stoker_trust.pki import BROKER, CA, DevAuthority
+from stoker_trust.pki import BROKER, CA, Authority
 from support.fleet_site import FleetSite
 from support.simulated_device import SimulatedDevice
 from support.waiting import wait_until
@@ -24,8 +24,8 @@ needs_mosquitto = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> DevAuthority:
-    authority = DevAuthority(tmp_path / "pki")
+def authority(tmp_path: Path) -> Authority:
+    authority = Authority(tmp_path / "pki")
     now = datetime.now(UTC)
     authority.create(now)
     for name in (CLIENT_ID, "edge-1", "edge-2"):
@@ -33,7 +33,7 @@ def authority(tmp_path: Path) -> DevAuthority:
     return authority
 
 
-def tls_of(authority: DevAuthority, name: str) -> TlsConfig:
+def tls_of(authority: Authority, name: str) -> TlsConfig:
     return TlsConfig(
         ca=authority.certificate(CA),
         certificate=authority.certificate(name),
@@ -42,7 +42,7 @@ def tls_of(authority: DevAuthority, name: str) -> TlsConfig:
 
 
 @pytest.fixture
-def secured(authority: DevAuthority, tmp_path: Path) -> Iterator[FleetSite]:
+def secured(authority: Authority, tmp_path: Path) -> Iterator[FleetSite]:
     files = TlsFiles(
         authority.certificate(CA), authority.certificate(BROKER), authority.key(BROKER)
     )
@@ -53,7 +53,7 @@ def secured(authority: DevAuthority, tmp_path: Path) -> Iterator[FleetSite]:
 
 
 @needs_mosquitto
-def test_a_rollout_with_certificates(secured: FleetSite, authority: DevAuthority) -> None:
+def test_a_rollout_with_certificates(secured: FleetSite, authority: Authority) -> None:
     """With mutual TLS and the broker's access list the whole way works."""
     secured.start_controller()
     device = SimulatedDevice(secured.broker.port, "edge-1", tls=tls_of(authority, "edge-1")).start()
@@ -71,7 +71,7 @@ def test_a_rollout_with_certificates(secured: FleetSite, authority: DevAuthority
 
 @needs_mosquitto
 def test_a_device_can_not_speak_for_another_at_the_broker(
-    secured: FleetSite, authority: DevAuthority
+    secured: FleetSite, authority: Authority
 ) -> None:
     """What edge-2 writes to edge-1's topics does not arrive."""
     secured.start_controller()

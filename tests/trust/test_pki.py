@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from stoker_trust.errors import TrustError
-from stoker_trust.pki import BROKER, CA, DevAuthority
+from stoker_trust.pki import BROKER, CA, Authority
 
 
 @pytest.fixture
-def authority(tmp_path: Path, now: datetime) -> DevAuthority:
-    authority = DevAuthority(tmp_path / "pki")
+def authority(tmp_path: Path, now: datetime) -> Authority:
+    authority = Authority(tmp_path / "pki")
     authority.create(now)
     authority.issue("edge-1", now)
     return authority
 
 
 @pytest.fixture
-def server(authority: DevAuthority) -> Iterator[tuple[int, list[str]]]:
+def server(authority: Authority) -> Iterator[tuple[int, list[str]]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority.certificate(BROKER), authority.key(BROKER))
     context.load_verify_locations(authority.certificate(CA))
@@ -65,7 +65,7 @@ def connect(port: int, context: ssl.SSLContext, host: str) -> bytes:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_the_broker_learns_the_device_id_from_the_certificate(
-    authority: DevAuthority, server: tuple[int, list[str]], host: str
+    authority: Authority, server: tuple[int, list[str]], host: str
 ) -> None:
     """Mutual TLS succeeds, and the common name is the device id."""
     port, names = server
@@ -77,7 +77,7 @@ def test_the_broker_learns_the_device_id_from_the_certificate(
 
 
 def test_a_device_without_a_certificate_is_refused(
-    authority: DevAuthority, server: tuple[int, list[str]]
+    authority: Authority, server: tuple[int, list[str]]
 ) -> None:
     """Knowing the authority is not enough to speak to the broker."""
     port, names = server
@@ -90,7 +90,7 @@ def test_a_device_without_a_certificate_is_refused(
 
 
 def test_a_device_certificate_can_not_pose_as_the_broker(
-    authority: DevAuthority, tmp_path: Path
+    authority: Authority, tmp_path: Path
 ) -> None:
     """A device's certificate is for clients only."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -111,7 +111,7 @@ def test_a_device_certificate_can_not_pose_as_the_broker(
 
 
 def test_private_keys_are_private_and_nothing_is_replaced(
-    authority: DevAuthority, now: datetime
+    authority: Authority, now: datetime
 ) -> None:
     """Keys are 0600; an authority or a certificate that exists is kept."""
     for name in (CA, BROKER, "edge-1"):
@@ -125,6 +125,6 @@ def test_private_keys_are_private_and_nothing_is_replaced(
 def test_issuing_without_an_authority_says_what_to_run(tmp_path: Path, now: datetime) -> None:
     """A missing authority is an error with the command that makes one."""
     with pytest.raises(TrustError) as refused:
-        DevAuthority(tmp_path).issue("edge-1", now)
+        Authority(tmp_path).issue("edge-1", now)
 
     assert "stoker pki init" in refused.value.hint

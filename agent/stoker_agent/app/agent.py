@@ -133,6 +133,7 @@ class Agent:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stop.set)
         notifier = Notifier()
+        loop.add_signal_handler(signal.SIGHUP, notifier.reloading, self._config_watch.reload)
         log.info("agent.started", epoch=self.journal.epoch(), pid=os.getpid())
         try:
             async with asyncio.TaskGroup() as tasks:

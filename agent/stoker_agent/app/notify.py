@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +26,12 @@ class Notifier:
 
     def ready(self) -> None:
         """The agent works."""
+        self._send("READY=1")
+
+    def reloading(self, reload: Callable[[], None]) -> None:
+        """Do ``reload`` while the service manager knows of it (``systemctl reload``)."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        reload()
         self._send("READY=1")
 
     def stopping(self) -> None:
