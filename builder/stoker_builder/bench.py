@@ -1,6 +1,5 @@
 """What a build has found out so far, and what it ends with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from stoker_builder.latency.candidates import Timings
 from stoker_builder.latency.machine import Machine
 from stoker_builder.metrics import Metric, Top1
 from stoker_builder.models.source import Inputs, SourceModel
+from stoker_builder.report.document import Report
 from stoker_builder.request import BuildRequest
 from stoker_builder.rows import Row
 from stoker_builder.split import Split
@@ -60,6 +60,6 @@ class BuildResult:
     timings: Timings
     split: Split
     machine: Machine
-    report: Mapping[str, object]
+    report: Report
     output: Path
     data_note: str = ""

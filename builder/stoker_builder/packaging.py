@@ -13,10 +13,11 @@ from stoker_builder.candidates.recipes import FP32, RECIPES
 from stoker_builder.kernels.emulation import Emulator
 from stoker_builder.kernels.isa import target_runs_natively
 from stoker_builder.kernels.sessions import Session
-from stoker_builder.latency.footprint import measure_footprint
+from stoker_builder.latency.footprint import Start, measure_start
 from stoker_builder.progress import Progress
 from stoker_builder.release import MANIFEST, write_release
-from stoker_builder.report import report_of, to_json, to_markdown
+from stoker_builder.report.collect import report_of
+from stoker_builder.report.files import report_files
 from stoker_builder.rows import Mark, Row
 from stoker_builder.targets import TargetSpec
 from stoker_contract.manifest import Artifact, Footprint, Golden, Latency, Manifest, Source
@@ -45,9 +46,9 @@ def package(bench: Bench, tables: Iterable[tuple[Row, ...]], progress: Progress)
     Raises:
         BuildError: ``MEASURE``, ``OUTPUT_EXISTS`` or ``OUTPUT_WRITE``; nothing was written.
     """
-    footprints: dict[Path, Footprint] = {}
+    starts: dict[Path, Start] = {}
     packed = [
-        _pack(bench, target, rows, footprints, progress)
+        _pack(bench, target, rows, starts, progress)
         for target, rows in zip(bench.targets, tables, strict=True)
     ]
     # A device takes the first artifact it can run, whatever order the targets were asked for in.
@@ -62,8 +63,7 @@ def package(bench: Bench, tables: Iterable[tuple[Row, ...]], progress: Progress)
     report = report_of(bench, rows, manifest)
     files: dict[str, bytes | Path] = {
         MANIFEST: manifest.encode(),
-        "report.json": to_json(report),
-        "report.md": to_markdown(bench, rows, manifest),
+        **report_files(report),
     }
     for entry in packed:
         files[entry.golden_name] = entry.golden
@@ -91,7 +91,7 @@ def _pack(
     bench: Bench,
     target: TargetSpec,
     rows: tuple[Row, ...],
-    footprints: dict[Path, Footprint],
+    starts: dict[Path, Start],
     progress: Progress,
 ) -> _Packed:
     shipped = _shipped(rows)
@@ -105,16 +105,19 @@ def _pack(
             classifies=bench.classifies,
         )
         at.advance()
-        if path not in footprints:
-            footprints[path] = measure_footprint(path, bench.example)
+        if path not in starts:
+            starts[path] = measure_start(path, bench.example)
         at.advance()
+    rows = tuple(replace(row, start=starts[path]) if row.shipped else row for row in rows)
     if not target_runs_natively(target.target):
         rows, golden = _emulate(bench, target, rows, golden, progress)
         shipped = _shipped(rows)
     data = golden.encode()
     name = f"{shipped.candidate}.{target.name}.golden.npz"
     described = golden.describe(f"{bench.request.name}/{bench.request.version}/{name}", data)
-    return _Packed(rows, _artifact(bench, target, shipped, footprints[path], described), name, data)
+    return _Packed(
+        rows, _artifact(bench, target, shipped, starts[path].footprint, described), name, data
+    )
 
 
 def _emulate(

@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from stoker_builder.candidates.recipes import FP32
+from stoker_builder.latency.footprint import Start
 from stoker_builder.latency.stats import LatencyStats
 from stoker_contract.manifest import Accuracy, Fusion, Precision
 
@@ -52,6 +53,7 @@ class Row:
     accuracy: Accuracy | None = None
     fusion: Fusion | None = None
     pace: Pace | None = None
+    start: Start | None = None
     shipped: bool = False
 
     @property

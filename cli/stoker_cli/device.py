@@ -10,9 +10,9 @@ from stoker_cli.fleet_options import (
     Config,
     open_fleet,
     plain,
-    printable,
     warn_without_controller,
 )
+from stoker_cli.printable import printable
 
 if TYPE_CHECKING:
     from stoker_contract.reported import Reported

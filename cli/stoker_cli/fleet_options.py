@@ -37,13 +37,6 @@ def warn_without_controller(config: "FleetConfig") -> None:
         typer.echo("No controller is running: this is what was known when it ended.", err=True)
 
 
-def printable(text: str) -> str:
-    """Text that a device sent, without what would steer the terminal it is shown on."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
-
-
 def plain(seconds_iso: str | None) -> str:
     """A time as people read it, to the second."""
     return seconds_iso[:19].replace("T", " ") if seconds_iso else "-"

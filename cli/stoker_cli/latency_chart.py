@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from stoker_cli.fleet_options import printable
+from stoker_cli.printable import printable
 from stoker_contract.histogram import (
     BUCKETS_PER_OCTAVE,
     NS_PER_MS,

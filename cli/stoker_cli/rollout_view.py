@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from stoker_cli.fleet_options import plain, printable
+from stoker_cli.fleet_options import plain
+from stoker_cli.printable import printable
 from stoker_contract.codes import Outcome
 from stoker_contract.status import Measured
 from stoker_fleet.config import FleetConfig

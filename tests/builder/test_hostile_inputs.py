@@ -213,7 +213,7 @@ def test_a_free_batch_is_fixed_and_noted(tmp_path: Path, tiny_onnx: Path) -> Non
     result = build(request_for(tmp_path / "release", model=str(path), precision="fp32"), Silence())
 
     assert result.manifest.artifacts[0].io.inputs[0].shape == (1, 3, 16, 16)
-    assert "free dimension 0 fixed at 1" in str(result.report["source"])
+    assert "free dimension 0 fixed at 1" in str(result.report.source)
 
 
 def _model(operator: str, domain: str) -> onnx.ModelProto:

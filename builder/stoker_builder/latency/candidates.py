@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from stoker_builder.candidates.recipes import FP32
+from stoker_builder.latency.conditions import Conditions, MachineWatch
 from stoker_builder.latency.eager import TUNED_ALLOCATOR, EagerChild
 from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, Variant, measure
-from stoker_builder.latency.stats import LatencyStats, speedup
+from stoker_builder.latency.stats import LatencyStats, busy_share, speedup
 from stoker_builder.models.source import Inputs, SourceModel
 from stoker_builder.rows import Pace
 from stoker_contract.manifest import SessionOptions
@@ -24,7 +25,6 @@ BASELINES: Final = {
     UNOPTIMISED: "FP32, unoptimised",
 }
 MIN_SAMPLES: Final = 1000
-MAX_BUSY_SHARE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +32,7 @@ class Timings:
     """Latency of every variant, from one interleaved run, all with one thread."""
 
     stats: Mapping[str, LatencyStats]
-
-    @property
-    def busy_share(self) -> float:
-        """Share of the samples that were taken while other processes used the processor."""
-        shares = [entry.contaminated_share for entry in self.stats.values()]
-        return sum(shares) / len(shares) if shares else 0.0
-
-    @property
-    def caveat(self) -> str:
-        """What to know before quoting a figure; empty when the machine was quiet."""
-        if self.busy_share < MAX_BUSY_SHARE:
-            return ""
-        return f"this machine was busy for {self.busy_share:.0%} of the timing: do not quote it"
+    conditions: Conditions = field(default_factory=Conditions)
 
     def pace(self, candidate: str) -> Pace | None:
         """How fast a candidate is, compared; None when it was not timed."""
@@ -99,14 +87,16 @@ def time_candidates(  # noqa: PLR0913  what to time, and how
             variants[name] = _variant(path, inputs, SessionOptions())
         # a short measurement takes short bursts, or the rounds alone would make it long
         rules = BurstRules(seconds=min(BurstRules().seconds, seconds / MIN_ROUNDS))
+        watch = MachineWatch()
         stats = measure(
             variants,
+            each_round=watch.look,
             min_seconds=seconds,
             min_samples=MIN_SAMPLES,
             progress=progress,
             rules=rules,
         )
-    return Timings(stats)
+    return Timings(stats, watch.conditions(busy_share(stats.values())))
 
 
 def _variant(path: Path, inputs: Inputs, session: SessionOptions) -> Variant:

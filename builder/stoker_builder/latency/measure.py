@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
 import psutil
@@ -30,9 +30,11 @@ __all__ = [
     "Burst",
     "BurstRules",
     "ChildTimed",
+    "Enough",
     "LatencyStats",
     "QuantileBounds",
     "Speedup",
+    "after",
     "measure",
     "quantile_bounds",
     "speedup",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 Progress = Callable[[float], None]
+Enough = Callable[[Mapping[str, list[Burst]]], float]
 
 MIN_ROUNDS: Final = 8  # fewer, and the interval of a speed-up says nothing
 
@@ -90,17 +93,17 @@ class _Run:
     retried: dict[str, int]
     timed_s: float = 0.0
     wasted_s: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
 
-    def done_share(self, min_seconds: float, min_samples: int) -> float:
-        """How much of the slowest variant's due is there, from 0 to 1."""
 
-        def share(bursts: list[Burst]) -> float:
-            samples = sum(len(b.samples_ns) for b in bursts) / max(min_samples, 1)
-            seconds = sum(sum(b.samples_ns) for b in bursts) / 1e9 / max(min_seconds, 1e-9)
-            return min(max(samples, seconds), len(bursts) / MIN_ROUNDS, 1.0)
+def after(min_seconds: float, min_samples: int) -> Enough:
+    """Enough is so many seconds or so many samples of every variant, in enough rounds."""
 
-        return min(share(bursts) for bursts in self.bursts.values())
+    def share(bursts: list[Burst]) -> float:
+        samples = sum(len(b.samples_ns) for b in bursts) / max(min_samples, 1)
+        seconds = sum(sum(b.samples_ns) for b in bursts) / 1e9 / max(min_seconds, 1e-9)
+        return min(max(samples, seconds), len(bursts) / MIN_ROUNDS, 1.0)
+
+    return lambda taken: min(share(bursts) for bursts in taken.values())
 
 
 def measure(  # noqa: PLR0913 - the variants and the named settings of one measurement
@@ -108,6 +111,8 @@ def measure(  # noqa: PLR0913 - the variants and the named settings of one measu
     *,
     min_seconds: float = 30.0,
     min_samples: int = 1000,
+    enough: Enough | None = None,
+    each_round: Callable[[], None] | None = None,
     progress: Progress | None = None,
     rng: random.Random | None = None,
     rules: BurstRules | None = None,
@@ -119,6 +124,8 @@ def measure(  # noqa: PLR0913 - the variants and the named settings of one measu
         min_seconds: a variant timed for this long needs no more samples ...
         min_samples: ... and one with this many needs no more seconds; all get at least
             ``MIN_ROUNDS`` bursts, and all take part until the last one has enough.
+        enough: in place of these two: the share that is done, given what was taken so far.
+        each_round: called before each round; for watching the machine meanwhile.
         progress: called with the share done, from 0 to 1, after each burst.
         rng: decides the order within each round.
         rules: how a burst is taken.
@@ -132,14 +139,18 @@ def measure(  # noqa: PLR0913 - the variants and the named settings of one measu
     rng = rng or random.Random(0)  # noqa: S311 - an order of visits, not a secret
     rules = rules or BurstRules()
     report = progress or (lambda _share: None)
+    look = each_round or (lambda: None)
+    done_share = enough or after(min_seconds, min_samples)
     run = _Run({name: [] for name in variants}, dict.fromkeys(variants, 0))
     own_pids = {v.pid for v in variants.values() if isinstance(v, ChildTimed)}
-    while (share := run.done_share(min_seconds, min_samples)) < 1.0:
+    while (share := done_share(run.bursts)) < 1.0:
         report(share)
+        look()
         order = list(variants)
         rng.shuffle(order)
         for name in order:
             run.bursts[name].append(_clean_burst(run, name, variants[name], rules, own_pids))
+    look()
     report(1.0)
     return {
         name: summarise(bursts, retried_bursts=run.retried[name])

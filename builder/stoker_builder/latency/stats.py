@@ -6,7 +6,7 @@ samples has no upper bound at 95 %, and says so instead of making one up.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -124,6 +124,12 @@ def quantile_bounds(
         low_ms=float(ordered_ms[lower - 1]) if lower >= 1 else None,
         high_ms=float(ordered_ms[upper]) if upper < n else None,
     )
+
+
+def busy_share(stats: Iterable[LatencyStats]) -> float:
+    """Share of the samples that were taken while other processes used the processor."""
+    shares = [entry.contaminated_share for entry in stats]
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def speedup(reference: LatencyStats, candidate: LatencyStats) -> Speedup:

@@ -132,14 +132,15 @@ def build(  # noqa: PLR0913  one parameter per option
         unsafe_skip_gates=unsafe_skip_gates,
     )
     from stoker_builder.pipeline import build as run_build  # noqa: PLC0415  imports onnx and more
-    from stoker_cli.build.render import Bars, show  # noqa: PLC0415  imports rich
+    from stoker_cli.build.bars import Bars  # noqa: PLC0415  imports rich
+    from stoker_cli.build.render import show  # noqa: PLC0415  imports rich
 
     with Bars() as progress:
         result = run_build(request, progress)
     if as_json:
-        sys.stdout.write(json.dumps(result.report, indent=2, sort_keys=True) + "\n")
+        sys.stdout.write(json.dumps(result.report.to_object(), indent=2, sort_keys=True) + "\n")
     else:
-        show(result)
+        show(result.report, result.output)
 
 
 def _arguments(pairs: list[str]) -> dict[str, str]:

@@ -1,0 +1,135 @@
+"""Collecting the report from what a build has found out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+
+from stoker_builder.bench import Bench
+from stoker_builder.latency.candidates import BASELINES, Timings
+from stoker_builder.latency.stats import LatencyStats
+from stoker_builder.report.document import (
+    Baseline,
+    Candidate,
+    Compared,
+    ConditionNotes,
+    DataNotes,
+    Figures,
+    GateNotes,
+    MachineNotes,
+    Report,
+    SourceNotes,
+    Start,
+)
+from stoker_builder.rows import Row
+from stoker_contract.manifest import Manifest
+
+_QUANTILES: Final = 101
+_DIGITS: Final = 5  # of a millisecond: below it no clock says anything
+_LINE: Final = 256
+_PARAGRAPH: Final = 4096
+
+
+def report_of(bench: Bench, rows: Sequence[Row], manifest: Manifest) -> Report:
+    """Collect the report of a finished build."""
+    timings = bench.timings or Timings({})
+    machine = bench.machine
+    return Report(
+        release=manifest.release,
+        counter=manifest.counter,
+        dev=manifest.dev,
+        builder=manifest.builder,
+        machine=MachineNotes(
+            cpu_model=machine.cpu_model[:_LINE],
+            arch=machine.arch,
+            isa=machine.isa,
+            cores=machine.cores,
+            memory_bytes=machine.memory_bytes,
+            kernel=machine.kernel[:_LINE],
+            python=machine.python,
+            runtimes=machine.runtimes,
+            summary=machine.summary[:_LINE],
+        ),
+        source=SourceNotes(
+            kind=bench.source.kind,
+            digest=bench.source.digest,
+            notes=tuple(note[:_PARAGRAPH] for note in bench.source.notes),
+        ),
+        data=DataNotes(
+            name=bench.data.name[:_PARAGRAPH],
+            note=bench.data.note[:_PARAGRAPH],
+            labelled=bench.data.labelled,
+            preprocessing=str(bench.data.preprocessing)[:_PARAGRAPH],
+            calibration=bench.split.calibration.record,
+            certification=bench.split.certification.record,
+            duplicates_left_out=bench.split.duplicates,
+        ),
+        gates=GateNotes(
+            budget=bench.request.budget,
+            gate=bench.request.gate,
+            confidence=bench.request.confidence,
+            skipped=bench.request.unsafe_skip_gates,
+        ),
+        conditions=ConditionNotes(**asdict(timings.conditions)),
+        baselines=tuple(
+            Baseline(name=name, title=BASELINES[name].strip(), latency=figures_of(stats))
+            for name, stats in timings.stats.items()
+            if name in BASELINES
+        ),
+        candidates=tuple(_candidate(row) for row in rows),
+        artifacts=manifest.artifacts,
+        seconds={title: round(seconds, 3) for title, seconds in bench.seconds.items()},
+    )
+
+
+def figures_of(stats: LatencyStats) -> Figures:
+    """Latency as the report writes it."""
+    return Figures(**_figures(stats))
+
+
+def _figures(stats: LatencyStats) -> dict[str, Any]:
+    bounds: Mapping[str, float | None] = {
+        "p50_low_ms": stats.p50_bounds.low_ms,
+        "p50_high_ms": stats.p50_bounds.high_ms,
+        "p95_low_ms": stats.p95_bounds.low_ms,
+        "p95_high_ms": stats.p95_bounds.high_ms,
+        "p99_low_ms": stats.p99_bounds.low_ms,
+        "p99_high_ms": stats.p99_bounds.high_ms,
+    }
+    quantiles = np.quantile(stats.samples_ms, np.linspace(0, 1, _QUANTILES))
+    return {
+        "p50_ms": stats.p50_ms,
+        "p95_ms": stats.p95_ms,
+        "p99_ms": stats.p99_ms,
+        "min_ms": stats.min_ms,
+        "samples": stats.samples,
+        "contaminated_share": stats.contaminated_share,
+        "quantiles_ms": tuple(round(float(value), _DIGITS) for value in quantiles),
+        **bounds,
+    }
+
+
+def _candidate(row: Row) -> Candidate:
+    pace = row.pace
+    return Candidate(
+        target=row.target,
+        candidate=row.candidate,
+        precision=row.precision.value,
+        verdict=row.mark,
+        shipped=row.shipped,
+        why=row.why[:_PARAGRAPH],
+        size_bytes=row.size_bytes,
+        accuracy=row.accuracy,
+        fusion=row.fusion,
+        latency=None
+        if pace is None
+        else Compared(
+            vs_eager=pace.vs_eager,
+            vs_eager_tuned=pace.vs_eager_tuned,
+            vs_fp32=pace.vs_fp32,
+            vs_fp32_low=pace.vs_fp32_low,
+            **_figures(pace.stats),
+        ),
+        start=Start(**asdict(row.start)) if row.start else None,
+    )

@@ -1,0 +1,94 @@
+"""Figures and verdicts as words: the same in the table, in Markdown and on the page. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from stoker_builder.report.document import Candidate, Report
+from stoker_builder.rows import Mark
+
+VERDICTS: Final[Mapping[Mark, str]] = {
+    Mark.REFERENCE: "What the others are compared with.",
+    Mark.PASS: "Certified: what it may lose is within the budget, at the stated confidence.",
+    Mark.FAIL: "Refused: it loses more than the budget allows.",
+    Mark.INCONCLUSIVE: "Not certified: too few samples to tell. The reason says how many would.",
+    Mark.NOT_FUSED: "Refused unheard: too much of it still runs in floating point.",
+    Mark.NOT_JUDGED: "Not judged: it could not be made, or not be measured here.",
+    Mark.SKIPPED: "Not judged: the gates were skipped.",
+}
+
+
+def verdict(row: Candidate) -> str:
+    """The verdict of one row in a word or two."""
+    return "SHIPS" if row.shipped else row.verdict.value.lower().replace("_", " ")
+
+
+def title(row: Candidate) -> str:
+    """A candidate and, where it matters, what runs it."""
+    return f"{row.candidate} · {row.runtime}" if row.runtime else row.candidate
+
+
+def times(ratio: float | None) -> str:
+    """A speed-up."""
+    return "" if ratio is None else f"{ratio:.1f}x"
+
+
+def milliseconds(value: float | None) -> str:
+    """A duration with three digits, two behind the point at most."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"  # noqa: PLR2004  digits
+
+
+def points(share: float | None) -> str:
+    """A loss of accuracy in percentage points, with its sign."""
+    return "" if share is None else f"{100 * share:+.2f}"
+
+
+def megabytes(size: int) -> str:
+    """A size."""
+    return f"{size / 1e6:.2f}" if size < 10_000_000 else f"{size / 1e6:.1f}"  # noqa: PLR2004  digits
+
+
+def cells(row: Candidate) -> dict[str, str]:
+    """One row of the table, by column."""
+    latency, start, fusion = row.latency, row.start, row.fusion
+    accuracy = None if row.verdict is Mark.REFERENCE else row.accuracy
+    return {
+        "": title(row),
+        "verdict": verdict(row),
+        "MB": megabytes(row.size_bytes) if row.size_bytes else "",
+        "p50 ms": milliseconds(latency.p50_ms if latency else None),
+        "p95 ms": milliseconds(latency.p95_ms if latency else None),
+        "p99 ms": milliseconds(latency.p99_ms if latency else None),
+        "vs eager": times(latency.vs_eager if latency else None),
+        "vs tuned": times(latency.vs_eager_tuned if latency else None),
+        "loss pp": points(accuracy.loss if accuracy else None),
+        "bound": points(accuracy.loss_bound if accuracy else None),
+        "int8": f"{fusion.quantised_mac_share:.0%}" if fusion else "",
+        "load ms": milliseconds(start.load_ms if start else None),
+        "RAM MB": f"{start.load_peak_bytes / 1e6:.0f}" if start else "",
+    }
+
+
+def captions(report: Report) -> Iterator[str]:
+    """What has to be known to read the table."""
+    yield f"{report.machine.summary}; batch 1, interleaved"
+    accuracies = [row.accuracy for row in report.candidates if row.accuracy]
+    metric = accuracies[0].metric if accuracies else "accuracy not judged"
+    samples = report.data.certification.samples
+    yield f"{metric} on {samples} held-out samples; bound at {report.gates.confidence:.0%}"
+    if report.data.note:
+        yield report.data.note
+
+
+def warnings(report: Report) -> Iterator[str]:
+    """What forbids to quote or to ship this."""
+    for refusal in report.conditions.refusals:
+        yield f"do not quote the latency: {refusal}"
+    if report.dev:
+        yield "the gates were skipped: a production device refuses this release"
+
+
+def certified_on(row: Candidate) -> str:
+    """Whose kernels answered."""
+    return row.accuracy.certified_on if row.accuracy else "nothing"

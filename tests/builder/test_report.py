@@ -1,0 +1,56 @@
+"""The report: what it holds, and that it can be read and drawn again."""
+
+from pathlib import Path
+
+import pytest
+
+from stoker_builder.bench import BuildResult
+from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.report.files import read_report, report_files
+
+
+def test_a_report_is_read_back_as_it_was_made(built: BuildResult) -> None:
+    """The file in the release folder is the whole report."""
+    assert read_report(built.output) == built.report
+    assert read_report(built.output / "report.json") == built.report
+
+
+def test_every_form_can_be_made_again(built: BuildResult) -> None:
+    """All files of a report come from the report alone."""
+    for name, data in report_files(read_report(built.output)).items():
+        assert (built.output / name).read_bytes() == data
+
+
+def test_distributions_and_bounds_are_in_the_report(built: BuildResult) -> None:
+    """Quantiles rise from the fastest to the slowest sample; a bound is beyond its quantile."""
+    for entry in built.report.baselines:
+        figures = entry.latency
+        assert len(figures.quantiles_ms) == 101
+        assert list(figures.quantiles_ms) == sorted(figures.quantiles_ms)
+        assert figures.p50_low_ms is not None
+        assert figures.p50_low_ms <= figures.p50_ms
+        assert figures.p99_high_ms is None or figures.p99_high_ms >= figures.p99_ms
+
+
+def test_starting_is_measured_for_what_ships(built: BuildResult) -> None:
+    """Loading, first answer and memory, in processes that have nothing else."""
+    for target in built.report.targets:
+        shipped = built.report.shipped_for(target)
+        assert shipped is not None
+        assert shipped.start is not None
+        assert shipped.start.load_ms > 0
+        assert shipped.start.first_run_ms > 0
+        assert 10_000_000 < shipped.start.steady_bytes <= shipped.start.load_peak_bytes
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"[]", b'{"schema_version": 1}', b"\xff\xfe"])
+def test_what_is_no_report_is_refused_with_a_code(tmp_path: Path, content: bytes | None) -> None:
+    """Missing, damaged or foreign: one kind of error, and what to do."""
+    if content is not None:
+        (tmp_path / "report.json").write_bytes(content)
+
+    with pytest.raises(BuildError) as caught:
+        read_report(tmp_path)
+
+    assert caught.value.code is BuildCode.REPORT
+    assert "stoker build" in caught.value.hint
