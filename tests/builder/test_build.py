@@ -220,7 +220,7 @@ def test_the_report_is_for_machines_too(built: BuildResult) -> None:
 
     assert report["release"] == "tiny/1.0.0"
     assert len(report["candidates"]) == len(built.rows)
-    assert "| x86-64-v3 | fp32 |" in (built.output / "report.md").read_text()
+    assert "## x86-64-v3\n\nShips **fp32**" in (built.output / "report.md").read_text()
 
 
 def test_a_release_is_not_written_over_another(tmp_path: Path, tiny_onnx: Path) -> None:
