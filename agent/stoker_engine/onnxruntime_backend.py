@@ -40,7 +40,7 @@ class OnnxRuntimeEngine:
     def __init__(self, path: str, options: SessionOptions) -> None:
         try:
             self._session = ort.InferenceSession(
-                path, sess_options=_session_options(options), providers=["CPUExecutionProvider"]
+                path, sess_options=settings_of(options), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # noqa: BLE001 - the binding's errors have no common base class
             raise _translated(error, ReasonCode.LOAD_ERROR) from None
@@ -65,7 +65,8 @@ def open_engine(path: str, session: SessionOptions) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(path, session)
 
 
-def _session_options(options: SessionOptions) -> Any:  # noqa: ANN401 - the runtime has no types
+def settings_of(options: SessionOptions) -> Any:  # noqa: ANN401 - the runtime has no types
+    """The runtime's settings for a session."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.intra_op_threads
     settings.inter_op_num_threads = 1

@@ -1,0 +1,1 @@
+"""Where the time of one run goes, as the runtimes' own profilers say."""
