@@ -66,6 +66,7 @@ def test_the_folder_holds_nothing_else(built: BuildResult) -> None:
         "manifest.json",
         "report.json",
         "report.md",
+        "report.html",
     }
     assert [p.name for p in built.output.parent.iterdir()] == [built.output.name]
 

@@ -6,16 +6,18 @@ from typing import Final
 
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.report.document import MAX_BYTES, Report
+from stoker_builder.report.html.page import to_html
 from stoker_builder.report.markdown import to_markdown
 from stoker_contract.errors import ContractError
 
 JSON: Final = "report.json"
 MARKDOWN: Final = "report.md"
+HTML: Final = "report.html"
 
 
 def report_files(report: Report) -> dict[str, bytes]:
     """Every form of a report, by file name."""
-    return {JSON: to_json(report), MARKDOWN: to_markdown(report)}
+    return {JSON: to_json(report), MARKDOWN: to_markdown(report), HTML: to_html(report)}
 
 
 def to_json(report: Report) -> bytes:

@@ -1,0 +1,1 @@
+"""The report as one page: no script, nothing from the network, readable in light and dark."""
