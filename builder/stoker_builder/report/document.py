@@ -183,13 +183,23 @@ class DataNotes(Document):
     preprocessing: Text = ""
     calibration: DataDigest
     certification: DataDigest
+    selection: DataDigest | None = None
     duplicates_left_out: Count = 0
 
 
 class GateNotes(Document):
-    """What had to hold."""
+    """What had to hold.
 
+    Attributes:
+        budget: as a fraction of the metric's span, or of what FP32 reaches if ``relative``.
+        slice_budget: what any one slice of the data may lose, as a fraction of the span.
+    """
+
+    metric: Name
+    basis: Name = ""
     budget: float
+    relative: bool = False
+    slice_budget: float | None = None
     gate: Literal["bound", "point"]
     confidence: Ratio
     skipped: bool = False

@@ -22,9 +22,7 @@ def report_files(report: Report) -> dict[str, bytes]:
 
 def to_json(report: Report) -> bytes:
     """Write the report for machines."""
-    return (
-        json.dumps(report.to_object(), indent=2, allow_nan=False).encode() + b"\n"
-    )
+    return json.dumps(report.to_object(), indent=2, allow_nan=False).encode() + b"\n"
 
 
 def read_report(path: Path) -> Report:

@@ -75,6 +75,7 @@ def _provenance(report: Report) -> str:
         f"model: {report.source.kind}, SHA-256 {report.source.digest}",
         *report.source.notes,
         f"data: {data.name}; {data.preprocessing}",
+        f"gate: {report.gates.metric} within {100 * report.gates.budget:g} points",
         f"calibrated on {data.calibration.samples} samples, {data.calibration.digest}",
         f"certified on {data.certification.samples} samples, {data.certification.digest}",
         f"made with {report.builder}",

@@ -5,6 +5,7 @@ from typing import Final
 
 from stoker_builder.report.document import Candidate, Report
 from stoker_builder.rows import Mark
+from stoker_contract.manifest import Accuracy
 
 VERDICTS: Final[Mapping[Mark, str]] = {
     Mark.REFERENCE: "What the others are compared with.",
@@ -44,6 +45,11 @@ def points(share: float | None) -> str:
     return "" if share is None else f"{100 * share:+.2f}"
 
 
+def value(reached: float, accuracy: Accuracy) -> str:
+    """What a model reaches, in the unit of the metric."""
+    return f"{reached:.2%}" if accuracy.span == 1 else f"{reached:.4g}"
+
+
 def megabytes(size: int) -> str:
     """A size."""
     return f"{size / 1e6:.2f}" if size < 10_000_000 else f"{size / 1e6:.1f}"  # noqa: PLR2004  digits
@@ -73,10 +79,8 @@ def cells(row: Candidate) -> dict[str, str]:
 def captions(report: Report) -> Iterator[str]:
     """What has to be known to read the table."""
     yield f"{report.machine.summary}; batch 1, interleaved"
-    accuracies = [row.accuracy for row in report.candidates if row.accuracy]
-    metric = accuracies[0].metric if accuracies else "accuracy not judged"
-    samples = report.data.certification.samples
-    yield f"{metric} on {samples} held-out samples; bound at {report.gates.confidence:.0%}"
+    gates, samples = report.gates, report.data.certification.samples
+    yield f"{gates.metric} on {samples} held-out samples; bound at {gates.confidence:.0%}"
     if report.data.note:
         yield report.data.note
 

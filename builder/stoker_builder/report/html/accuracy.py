@@ -19,7 +19,7 @@ from stoker_builder.report.html.drawing import (
     words,
 )
 from stoker_builder.report.html.markup import Markup, join, tag
-from stoker_builder.report.words import points, title, verdict
+from stoker_builder.report.words import points, title, value, verdict
 from stoker_builder.rows import Mark
 from stoker_contract.manifest import Accuracy
 
@@ -52,7 +52,7 @@ def intervals(judged: Sequence[Judged]) -> Markup:
     bottom = _TOP + len(judged) * _ROW
     drawn = [
         bar(scale(budget), _TOP, scale.end - scale(budget), bottom - _TOP, class_="over"),
-        *grid(scale, _TOP, bottom, "loss in percentage points"),
+        *grid(scale, _TOP, bottom, "loss in points (hundredths of the range of the metric)"),
         line(scale(budget), _TOP - 6, scale(budget), bottom, "budget"),
         words(f"budget {budget:g}", scale(budget), _TOP - 10, at="middle", class_="tick budget"),
     ]
@@ -78,20 +78,37 @@ def _interval(row: Candidate, accuracy: Accuracy, scale: Scale, y: float) -> Ite
 
 
 def _figures(judged: Sequence[Judged]) -> Markup:
-    columns = ("", "reference", "candidate", "loss", "bound", "samples", "certified on")
+    columns = (
+        "",
+        "reference",
+        "candidate",
+        "loss",
+        "bound",
+        "samples",
+        "worst slice",
+        "certified on",
+    )
     rows = [
         (
             title(row),
-            f"{100 * one.reference:.2f} %",
-            f"{100 * one.candidate:.2f} %",
+            value(one.reference, one),
+            value(one.candidate, one),
             points(one.loss),
             points(one.loss_bound),
             str(one.samples),
+            _worst_slice(one),
             one.certified_on,
         )
         for row, one in judged
     ]
-    return table(columns, rows, caption=f"{judged[0][1].metric}; losses in percentage points")
+    return table(columns, rows, caption=f"{judged[0][1].metric}; losses in points")
+
+
+def _worst_slice(accuracy: Accuracy) -> str:
+    guard = accuracy.slices
+    if guard is None:
+        return ""
+    return f"{guard.worst}: {points(guard.worst_loss)} on {guard.worst_samples} samples"
 
 
 def sensitivity(row: Candidate) -> Markup:

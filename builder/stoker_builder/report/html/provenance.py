@@ -24,7 +24,7 @@ def section(report: Report) -> Markup:
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
-    data, gates, machine, seen = report.data, report.gates, report.machine, report.conditions
+    data, machine, seen = report.data, report.machine, report.conditions
     yield "Release", f"{report.release}, counter {report.counter}"
     yield "Model", join((f"{report.source.kind}, ", tag("code", report.source.digest)))
     for note in report.source.notes:
@@ -32,12 +32,12 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "Data", data.name
     yield "Preprocessing", data.preprocessing
     yield "Calibrated on", _digest(data.calibration)
+    if data.selection is not None and data.selection.samples:
+        yield "Chosen on", _digest(data.selection)
     yield "Certified on", _digest(data.certification)
     if data.duplicates_left_out:
         yield "Left out", f"{data.duplicates_left_out} duplicates"
-    kind = "the bound of the loss" if gates.gate == "bound" else "the loss that was seen"
-    skipped = "; SKIPPED" if gates.skipped else ""
-    yield "Gate", f"{kind} within {100 * gates.budget:g} pp at {gates.confidence:.0%}{skipped}"
+    yield "Gate", _gate(report)
     memory = f"{machine.memory_bytes / 1e9:.0f} GB"
     yield "Machine", f"{machine.cpu_model}, {machine.cores} cores, {memory}, Linux {machine.kernel}"
     yield "Instruction sets", " ".join(machine.isa)
@@ -46,6 +46,16 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "While measuring", "; ".join(_conditions(report))
     if seen.governor:
         yield "Frequency governor", seen.governor
+
+
+def _gate(report: Report) -> str:
+    gates = report.gates
+    kind = "the bound of the loss" if gates.gate == "bound" else "the loss that was seen"
+    unit = "% of what FP32 reaches" if gates.relative else "points"
+    guard = "" if gates.slice_budget is None else f"; any slice within {100 * gates.slice_budget:g}"
+    skipped = "; SKIPPED" if gates.skipped else ""
+    within = f"{kind} within {100 * gates.budget:g} {unit} at {gates.confidence:.0%}"
+    return f"{gates.metric}: {within}{guard}{skipped}"
 
 
 def _conditions(report: Report) -> Iterator[str]:
