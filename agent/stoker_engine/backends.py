@@ -13,6 +13,8 @@ from stoker_engine.engine import Engine, EngineError
 _BACKENDS: Final[Mapping[Runtime, tuple[str, str]]] = {
     Runtime.ONNXRUNTIME: ("onnxruntime_backend", "onnx"),
     Runtime.OPENVINO: ("openvino_backend", "openvino"),
+    Runtime.TENSORRT: ("tensorrt_backend", "tensorrt"),
+    Runtime.TENSORRT_RTX: ("tensorrt_backend", "tensorrt-rtx"),
 }
 
 
@@ -23,7 +25,8 @@ class Opener(Protocol):
         """Load the file at ``path``, which may be a ``/proc/self/fd`` link.
 
         Raises:
-            EngineError: ``LOAD_ERROR`` or ``MEMORY``.
+            EngineError: ``LOAD_ERROR`` or ``MEMORY``; of a plan also ``PLAN_MISMATCH``,
+                ``NO_GPU`` and ``UNSAFE_MODEL``.
         """
 
 

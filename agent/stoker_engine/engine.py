@@ -52,6 +52,13 @@ class EngineError(Exception):
         self.detail = detail[:1024]
 
 
+class EngineLostError(EngineError):
+    """The engine can not be used any more; its process has to end and be started again."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(ReasonCode.ENGINE_CRASHED, detail)
+
+
 def check_io(promised: EngineIO, found: EngineIO) -> None:
     """Refuse an engine whose tensors are not those that the manifest promised.
 

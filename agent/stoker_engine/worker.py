@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Final
 
 from stoker_contract import hop
 from stoker_contract.codes import ReasonCode
@@ -25,8 +26,10 @@ from stoker_contract.plan_header import HEADER_BYTES, read_plan_header, why_plan
 from stoker_contract.target import ArtifactKind, runtime_of
 from stoker_engine import isolation
 from stoker_engine.backends import open_engine
-from stoker_engine.engine import Engine, EngineError, Loader, check_io
+from stoker_engine.engine import Engine, EngineError, EngineLostError, Loader, check_io
 from stoker_engine.ring import Ring
+
+EXIT_LOST: Final = 70
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -155,6 +158,10 @@ def answer_run(frame: bytes, engine: Engine, ring: Ring, names: Sequence[str]) -
         outputs = engine.run(inputs, wanted)
         compute_ns = time.monotonic_ns() - start_ns
         shapes = ring.write(run.slot, outputs)
+    except EngineLostError as error:
+        # the server answers what was in flight and starts a new process, as after any crash
+        sys.stderr.write(f"stoker-engine: {error.detail}\n")
+        os._exit(EXIT_LOST)
     except EngineError as error:
         return hop.pack_failure(run.run_id, hop.Refusal(code=error.code, detail=error.detail))
     except MemoryError:

@@ -68,6 +68,7 @@ class SessionOptions(Document):
         runtime: None takes the usual one of the artifact's kind.
         float_precision: what arithmetic in floating point may be done in, where the runtime
             and the processor offer a choice. ONNX Runtime knows only ``fp32`` on a processor.
+        cuda_graph: record a run once and replay it; for plans with fixed shapes only.
     """
 
     runtime: Runtime | None = None
@@ -77,6 +78,7 @@ class SessionOptions(Document):
     allow_spinning: bool = False
     graph_optimisation: Literal["all", "extended", "basic", "disabled"] = "all"
     x64_quant_precision: bool = False
+    cuda_graph: bool = False
 
 
 class Limits(Document):

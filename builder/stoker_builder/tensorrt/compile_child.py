@@ -47,7 +47,7 @@ def compile_job(job: CompileJob, library: Library) -> CompileReport:
     _keep_timing_cache(config, job.timing_cache)
     return CompileReport(
         version=str(library.__version__),
-        io=steps.io_of(library, network),
+        io=steps.io_of(network),
         layers=network.num_layers,
         seconds=time.monotonic() - began,
         validity=validity_of(library, data),

@@ -10,20 +10,11 @@ from typing import Final
 
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.tensorrt.settings import CompileSettings
-from stoker_contract.manifest import DType, EngineIO, TensorSpec
+from stoker_contract.manifest import EngineIO, TensorSpec
 from stoker_contract.target import Runtime
+from stoker_engine.tensorrt_backend import DTYPES
 from stoker_engine.tensorrt_library import Binding, Library, Messages
 
-# Looked up by name: 8.6 has no INT64 and no BF16.
-_DTYPES: Final = {
-    "FLOAT": DType.FP32,
-    "HALF": DType.FP16,
-    "INT8": DType.INT8,
-    "INT32": DType.INT32,
-    "INT64": DType.INT64,
-    "BOOL": DType.BOOL,
-    "UINT8": DType.UINT8,
-}
 _QUANTISING: Final = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 
@@ -79,27 +70,22 @@ def configure(
     return config
 
 
-def io_of(library: Library, network: Binding) -> EngineIO:
+def io_of(network: Binding) -> EngineIO:
     """The tensors of a network.
 
     Raises:
         BuildError: ``UNSUPPORTED_OP``, one that can not cross the serving protocol.
     """
-    dtypes = {
-        getattr(library.DataType, name): dtype
-        for name, dtype in _DTYPES.items()
-        if hasattr(library.DataType, name)
-    }
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     return EngineIO(
-        inputs=tuple(_spec(tensor, dtypes) for tensor in inputs),
-        outputs=tuple(_spec(tensor, dtypes) for tensor in outputs),
+        inputs=tuple(_spec(tensor) for tensor in inputs),
+        outputs=tuple(_spec(tensor) for tensor in outputs),
     )
 
 
-def _spec(tensor: Binding, dtypes: dict[Binding, DType]) -> TensorSpec:
-    dtype = dtypes.get(tensor.dtype)
+def _spec(tensor: Binding) -> TensorSpec:
+    dtype = DTYPES.get(tensor.dtype.name)
     if dtype is None:
         detail = f"tensor {tensor.name} is a {tensor.dtype} in TensorRT"
         hint = "only plain numeric tensors can cross the serving protocol"
