@@ -62,6 +62,17 @@ class Client:
                 raise InferError(NETWORK, f"{self._path}: {error}") from None
         raise AssertionError  # the last attempt returns or raises
 
+    def connect(self) -> socket_module.socket:
+        """Open a connection that is the caller's to close."""
+        connection = socket_module.socket(socket_module.AF_UNIX)
+        try:
+            connection.settimeout(self._timeout_s)
+            connection.connect(self._path)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
     def close(self) -> None:
         """Close the connection. The next request opens a new one."""
         connection, self._connection = self._connection, None
@@ -82,9 +93,7 @@ class Client:
     def _exchange(self, parts: Sequence[bytes], timeout_s: float | None) -> Result:
         fresh = self._connection is None
         if self._connection is None:
-            self._connection = socket_module.socket(socket_module.AF_UNIX)
-            self._connection.settimeout(self._timeout_s)
-            self._connection.connect(self._path)
+            self._connection = self.connect()
         connection = self._connection
         grace_s = 1.0  # the server's own word about the deadline is better than none
         connection.settimeout(self._timeout_s if timeout_s is None else timeout_s + grace_s)

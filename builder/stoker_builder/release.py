@@ -14,6 +14,26 @@ from stoker_contract.manifest import Manifest
 MANIFEST = "manifest.json"
 
 
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a release.
+
+    Args:
+        path: the file, or the release folder.
+
+    Raises:
+        BuildError: ``MODEL_MISSING`` or ``MODEL_FORMAT``.
+    """
+    file = path / MANIFEST if path.is_dir() else path
+    hint = "give a release folder as `stoker build` writes it"
+    try:
+        return Manifest.parse(file.read_bytes())
+    except OSError as error:
+        detail = f"{file} can not be read: {error.strerror or error}"
+        raise BuildError(BuildCode.MODEL_MISSING, detail, hint) from None
+    except ContractError as error:
+        raise BuildError(BuildCode.MODEL_FORMAT, f"{file}: {error.detail}", hint) from None
+
+
 def check_output(output: Path, release: str) -> None:
     """Refuse to write over something else. Called before the slow work, and again after it.
 
