@@ -95,7 +95,7 @@ def _invoke(command: Command, arguments: list[str]) -> int:
     except Exception as error:
         if not _is_expected(error):
             raise
-        _explain(error)
+        explain(error)
         return EXIT_FAILED
     return EXIT_OK
 
@@ -125,7 +125,8 @@ def _is_expected(error: Exception) -> bool:
     return hasattr(error, "code") or hasattr(error, "hint") or isinstance(error, OSError)
 
 
-def _explain(error: Exception) -> None:
+def explain(error: Exception) -> None:
+    """Say on standard error what happened, and what to do about it."""
     code = getattr(error, "code", None)
     detail = getattr(error, "detail", None) or str(error)
     bold, plain = ("\x1b[1;31m", "\x1b[0m") if _takes_colour(sys.stderr) else ("", "")

@@ -12,8 +12,8 @@ from stoker_builder.benchmark.subjects import Opened
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.latency.conditions import MachineWatch
 from stoker_builder.latency.machine import describe_machine
-from stoker_builder.latency.measure import BurstRules, measure
-from stoker_builder.latency.open_loop import Arrivals, OpenLoop, offer
+from stoker_builder.latency.measure import BurstRules, Neighbours, measure
+from stoker_builder.latency.open_loop import Arrivals, OpenLoop, offer, pooled
 from stoker_builder.latency.stable import relative_width, until_stable
 from stoker_builder.latency.stats import LatencyStats, busy_share, speedup
 from stoker_builder.report.collect import figures_of
@@ -58,7 +58,7 @@ def run_bench(
         if rules.rate_per_s is None:
             measured, busy = _closed(opened, rules, watch, progress)
         else:
-            measured, busy = _at_a_rate(opened, rules, rules.rate_per_s, watch, progress), 0.0
+            measured, busy = _at_a_rate(opened, rules, rules.rate_per_s, watch, progress)
     except (EngineError, InferError) as error:
         hint = "see the log of the server, or the file"
         raise BuildError(BuildCode.MEASURE, f"it stopped answering: {error}", hint) from None
@@ -116,17 +116,26 @@ def _at_a_rate(
     rate_per_s: float,
     watch: MachineWatch,
     progress: Callable[[float], None],
-) -> list[Measured]:
+) -> tuple[list[Measured], float]:
     """Offer the rate to one after the other, again and again, so that drift hits all alike."""
     seconds = rules.limit_s / _ROUNDS_AT_A_RATE / len(opened)
     loops: Mapping[str, list[OpenLoop]] = {one.subject.name: [] for one in opened}
+    busy = visits = 0
     for number in range(_ROUNDS_AT_A_RATE):
-        for place, one in enumerate(opened):
+        for one in opened:
             watch.look()
+            neighbours = Neighbours(set())
             loops[one.subject.name].append(_offer(one, rules, rate_per_s, seconds, number))
-            progress((number * len(opened) + place + 1) / _ROUNDS_AT_A_RATE / len(opened))
+            visits += 1
+            busy += one.subject.kind is not None and _is_busy(neighbours)
+            progress(visits / _ROUNDS_AT_A_RATE / len(opened))
     watch.look()
-    return [_rated(one, loops[one.subject.name]) for one in opened]
+    return [_rated(one, pooled(loops[one.subject.name])) for one in opened], busy / visits
+
+
+def _is_busy(neighbours: Neighbours) -> bool:
+    share = neighbours.share()
+    return share is not None and share > BurstRules().max_other_share
 
 
 def _offer(
@@ -147,17 +156,15 @@ def _offer(
         raise BuildError(BuildCode.MEASURE, f"{one.subject.name}: {error}", hint) from None
 
 
-def _rated(one: Opened, loops: Sequence[OpenLoop]) -> Measured:
-    # the round in the middle: one bad round is the machine's, two are the model's
-    loop = sorted(loops, key=lambda entry: entry.response.p99_ms)[len(loops) // 2]
+def _rated(one: Opened, loop: OpenLoop) -> Measured:
     at_rate = AtRate(
         offered_per_s=loop.offered_per_s,
         answered_per_s=loop.answered_per_s,
         service=figures_of(loop.service),
         wait=figures_of(loop.wait),
-        failed=sum(entry.failed for entry in loops),
-        unanswered=sum(entry.unanswered for entry in loops),
-        saturated=any(entry.saturated for entry in loops),
+        failed=loop.failed,
+        unanswered=loop.unanswered,
+        saturated=loop.saturated,
         callers=len(one.callers),
     )
     return _measured(one, loop.response, stable=not at_rate.saturated, at_rate=at_rate)

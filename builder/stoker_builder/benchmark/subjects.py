@@ -89,6 +89,20 @@ def subjects_of(
     return [made for one in base for made in _varied(one, runtimes, threads)]
 
 
+def runtimes_of(names: Sequence[str]) -> tuple[Runtime, ...]:
+    """The runtimes of these names.
+
+    Raises:
+        BuildError: ``BAD_REQUEST``.
+    """
+    try:
+        return tuple(Runtime(name) for name in dict.fromkeys(names))
+    except ValueError:
+        hint = f"there are: {', '.join(Runtime)}"
+        detail = f"no runtime is named {', '.join(names)!r}"
+        raise BuildError(BuildCode.BAD_REQUEST, detail, hint) from None
+
+
 def open_subject(
     subject: Subject, stack: ExitStack, *, model: str | None, given: Path | None, parallel: int
 ) -> Opened:

@@ -190,15 +190,13 @@ def _one_burst(variant: Variant, rules: BurstRules, own_pids: set[int]) -> Burst
     for _ in range(rules.warm_up_runs):
         time_once()
     samples: list[int] = []
-    busy, own = _machine_busy_s(), cpu_seconds_of(own_pids)
+    neighbours = Neighbours(own_pids)
     started = time.perf_counter()
     while len(samples) < rules.samples or time.perf_counter() - started < rules.seconds:
         samples.append(time_once())
-    elapsed = time.perf_counter() - started
-    busy_after, own_after = _machine_busy_s(), cpu_seconds_of(own_pids)
-    if busy is None or busy_after is None:
+    other = neighbours.share()
+    if other is None:
         return Burst(tuple(samples))
-    other = max((busy_after - busy - (own_after - own)) / elapsed, 0.0)
     return Burst(tuple(samples), other, contaminated=other > rules.max_other_share)
 
 
@@ -209,6 +207,23 @@ def _timer(variant: Callable[[], object]) -> Callable[[], int]:
         return time.perf_counter_ns() - started
 
     return time_once
+
+
+class Neighbours:
+    """How much other processes use the processor, from its making on."""
+
+    def __init__(self, own_pids: set[int]) -> None:
+        self._own_pids = own_pids
+        self._busy_s, self._own_s = _machine_busy_s(), cpu_seconds_of(own_pids)
+        self._began = time.perf_counter()
+
+    def share(self) -> float | None:
+        """Of one core, so far; None where the kernel does not tell."""
+        elapsed = time.perf_counter() - self._began
+        busy_s, own_s = _machine_busy_s(), cpu_seconds_of(self._own_pids)
+        if busy_s is None or self._busy_s is None:
+            return None
+        return max((busy_s - self._busy_s - (own_s - self._own_s)) / elapsed, 0.0)
 
 
 def _machine_busy_s() -> float | None:

@@ -108,6 +108,31 @@ def offer(  # noqa: PLR0913  the load, and what to stop at
     return _summary(queue.answered, due, rate_per_s, seconds)
 
 
+def pooled(loops: Sequence[OpenLoop]) -> OpenLoop:
+    """Several runs at one rate as one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not loops:
+        msg = "nothing was measured"
+        raise ValueError(msg)
+    return OpenLoop(
+        offered_per_s=loops[0].offered_per_s,
+        answered_per_s=sum(loop.answered_per_s for loop in loops) / len(loops),
+        response=_pooled([loop.response for loop in loops]),
+        service=_pooled([loop.service for loop in loops]),
+        wait=_pooled([loop.wait for loop in loops]),
+        failed=sum(loop.failed for loop in loops),
+        unanswered=sum(loop.unanswered for loop in loops),
+        saturated=any(loop.saturated for loop in loops),
+    )
+
+
+def _pooled(stats: Sequence[LatencyStats]) -> LatencyStats:
+    return summarise([Burst(tuple(int(ms * 1e6) for ms in one.samples_ms)) for one in stats])
+
+
 class _Queue:
     """Requests in the order they are due, taken by whichever caller is free."""
 

@@ -28,6 +28,10 @@ class _Bar:
     def advance(self, steps: float = 1) -> None:
         self.progress.advance(self.task, steps)
 
+    def reach(self, steps: float) -> None:
+        """So many of the steps are done in all."""
+        self.progress.update(self.task, completed=steps)
+
 
 class Bars:
     """The builder's ``Progress`` as bars on standard error, so that ``--json`` stays clean."""
