@@ -6,8 +6,10 @@ down, and most of them with the agent down, too.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     command: Callable[[Config, argparse.Namespace], int] = arguments.command
     try:
-        return command(load_config(arguments.config), arguments)
+        config = load_config(arguments.config)
+        if command not in (_run, _check):
+            _act_as_owner_of(config.paths.state_dir)
+        return command(config, arguments)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the command line talks to people
         return USAGE
@@ -56,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "release", _release, "allow updates again")
     _command(commands, "rollback", _rollback, "let the engine before serve again")
     _command(commands, "check", _check, "only read the configuration, and say what is wrong in it")
-    _command(commands, "doctor", _doctor, "look at everything this device depends on")
+    doctor = _command(commands, "doctor", _doctor, "find what is wrong, and what to do about it")
+    doctor.add_argument("--json", action="store_true", help="for machines")
     return parser
 
 
@@ -162,15 +168,29 @@ def _check(_config: "Config", arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(config: "Config", _arguments: argparse.Namespace) -> int:
-    from stoker_agent.app import local  # noqa: PLC0415 - see main
+def _doctor(config: "Config", arguments: argparse.Namespace) -> int:
+    from stoker_agent.app.doctor import Health, examine  # noqa: PLC0415 - see main
 
-    findings = local.examine(config)
+    findings = examine(config)
+    well = all(finding.health is not Health.BAD for finding in findings)
+    if arguments.json:
+        _say(json.dumps({"well": well, "findings": [asdict(one) for one in findings]}, indent=2))
+        return 0 if well else FAILURE
     for finding in findings:
-        _say(f"{'ok  ' if finding.fine else 'BAD '} {finding.name}: {finding.found}")
+        _say(f"{finding.health.upper():<4} {finding.name}: {finding.found}")
         if finding.advice:
             _say(f"       {finding.advice}")
-    return 0 if all(finding.fine for finding in findings) else FAILURE
+    return 0 if well else FAILURE
+
+
+def _act_as_owner_of(folder: Path) -> None:
+    """Do what root asks for as the service's user: what is written here must stay the agent's."""
+    if os.geteuid() != 0 or not folder.is_dir():
+        return
+    owner = folder.stat()
+    os.setgroups([owner.st_gid])
+    os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
+    os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
 
 
 def _say(text: str) -> None:

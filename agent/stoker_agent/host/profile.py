@@ -41,7 +41,7 @@ def detect_profile(
         ValueError: an architecture that stoker has no artifacts for.
     """
     cpu = _cpuinfo(_text(root / "proc/cpuinfo"))
-    runtimes = _runtimes()
+    runtimes = installed_runtimes()
     return Profile(
         arch=_arch(machine or os.uname().machine),
         isa=tuple(sorted(feature for feature in cpu.features if _RELEVANT.match(feature))),
@@ -94,7 +94,8 @@ def _memory_bytes(meminfo: str) -> int:
     return int(match[1]) * 1024 if match else 0
 
 
-def _runtimes() -> dict[str, str]:
+def installed_runtimes() -> dict[str, str]:
+    """The runtimes in this environment, by the name that a manifest uses, with their versions."""
     found = {
         name: next(filter(None, map(_version, distributions)), None)
         for name, distributions in RUNTIMES.items()
