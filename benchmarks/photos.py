@@ -29,8 +29,8 @@ from stoker_builder.accuracy.gates import accuracy_verdict
 from stoker_builder.candidates.quantise import Quantiser
 from stoker_builder.candidates.recipes import RECIPES
 from stoker_builder.data import DataSet, Sample, load_data
+from stoker_builder.kernels.engines import EngineRunner
 from stoker_builder.kernels.isa import host_isa, target_runs_natively
-from stoker_builder.kernels.sessions import Session
 from stoker_builder.latency.eager import TUNED_ALLOCATOR, EagerChild
 from stoker_builder.latency.machine import describe_machine
 from stoker_builder.latency.measure import BurstRules, Variant, measure
@@ -39,7 +39,7 @@ from stoker_builder.models.source import ingest
 from stoker_builder.split import Split, split
 from stoker_builder.targets import load_target, target_names
 from stoker_contract.manifest import Artifact, Manifest, SessionOptions
-from stoker_engine.onnxruntime_backend import OnnxRuntimeEngine
+from stoker_contract.target import runtime_of
 
 ROOT: Final = Path(__file__).parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results"
@@ -164,9 +164,9 @@ def _answers(
     advance: Any,  # noqa: ANN401 - progress
 ) -> dict[str, Answers]:
     sessions = {
-        FP32: Session(files.fp32),
-        SHIPPED: Session(files.shipped),
-        PER_TENSOR: Session(files.per_tensor),
+        FP32: EngineRunner(files.fp32, SessionOptions()),
+        SHIPPED: EngineRunner(files.shipped, files.artifact.session),
+        PER_TENSOR: EngineRunner(files.per_tensor, SessionOptions()),
     }
     return answer_all(
         sessions, parts.certification, labelled=data.labelled, classifies=True, advance=advance
@@ -195,14 +195,15 @@ def _measure(
 
 def _engine(path: Path, sample: Sample, session: SessionOptions) -> Variant:
     """Run a file with the engine code that runs on devices."""
-    engine = OnnxRuntimeEngine(str(path), session)
-    names = [spec.name for spec in engine.io.outputs]
-    return lambda: engine.run(sample.inputs, names)
+    engine = EngineRunner(path, session)
+    return lambda: engine(sample.inputs)
 
 
 def _artifact(artifact: Artifact) -> dict[str, Any]:
     kept = {"digest", "length", "precision", "recipe"}
-    return {**artifact.model_dump(mode="json", include=kept), "target": artifact.target.name}
+    runtime = runtime_of(artifact.kind, artifact.session.runtime)
+    described = artifact.model_dump(mode="json", include=kept)
+    return {**described, "target": artifact.target.name, "runtime": runtime.value}
 
 
 def _speedups(stats: Mapping[str, LatencyStats]) -> dict[str, Any]:

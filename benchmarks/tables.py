@@ -53,7 +53,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         (
             f"{result['measured_at'][:10]}; one thread, batch 1, variants interleaved. "
             f"Shipped: {artifact['precision']} ({artifact['recipe']}), "
-            f"{artifact['length'] / 1e6:.1f} MB, for {artifact['target']}."
+            f"{artifact['length'] / 1e6:.1f} MB{_in_runtime(artifact)}, "
+            f"for {artifact['target']}."
         ),
         "",
         f"| {' | '.join(_LATENCY_COLUMNS)} |",
@@ -91,6 +92,11 @@ def _gain(gain: Mapping[str, float | None] | None) -> str:
 
 def _bound(high_ms: float | None) -> str:
     return "no bound" if high_ms is None else f"{high_ms:.2f}"
+
+
+def _in_runtime(artifact: Mapping[str, Any]) -> str:
+    # older results were all ONNX Runtime's, and do not say so
+    return f" in {artifact['runtime']}" if "runtime" in artifact else ""
 
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON

@@ -1,15 +1,22 @@
 """What a build has found out so far, and what it ends with."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stoker_builder.accuracy.evaluate import Answers
 from stoker_builder.candidates.audit import Audit
+from stoker_builder.candidates.candidate import REFERENCE, Candidate, candidates_of
 from stoker_builder.data import DataSet
+from stoker_builder.kernels.places import Place, is_installed, native, place_for
 from stoker_builder.latency.candidates import Timings
+from stoker_builder.latency.footprint import Start
 from stoker_builder.latency.machine import Machine
 from stoker_builder.metrics import Metric, Top1
 from stoker_builder.models.source import Inputs, SourceModel
+from stoker_builder.progress import Progress, Stage
 from stoker_builder.report.document import Report
 from stoker_builder.request import BuildRequest
 from stoker_builder.rows import Row
@@ -23,10 +30,12 @@ class Bench:
     """Everything a build has found out so far.
 
     Attributes:
-        files: the ONNX file of every candidate that could be made.
-        failures: why a candidate could not be made.
-        audits: what the optimiser made of each file.
-        answers: to the certification samples, with this machine's kernels.
+        files: the ONNX file of every recipe that could be followed.
+        failures: why a recipe could not be followed, or a candidate not be run.
+        audits: what the runtime made of each candidate, by name.
+        screened: answers to the selection samples, by place and candidate.
+        answers: those of the finalists to the certification samples.
+        timings: by place.
     """
 
     request: BuildRequest
@@ -41,14 +50,58 @@ class Bench:
     files: dict[str, Path] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     audits: dict[str, Audit] = field(default_factory=dict)
-    answers: dict[str, Answers] = field(default_factory=dict)
-    timings: Timings | None = None
+    screened: dict[Place, dict[str, Answers]] = field(default_factory=dict)
+    answers: dict[Place, dict[str, Answers]] = field(default_factory=dict)
+    timings: dict[Place, Timings] = field(default_factory=dict)
+    starts: dict[str, Start] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def classifies(self) -> bool:
         """Whether the largest entry of the first output is the answer."""
         return isinstance(self.metric, Top1) and self.metric.output is None
+
+    @property
+    def reference(self) -> Answers:
+        """What FP32 in ONNX Runtime answers on this machine."""
+        return self.answers[native()][REFERENCE.name]
+
+    @property
+    def native_timings(self) -> Timings:
+        """Latencies with this machine's own instructions."""
+        return self.timings.get(native(), Timings({}))
+
+    @property
+    def searched(self) -> bool:
+        """Whether anything but FP32 is looked for."""
+        return self.request.precision == "auto"
+
+    @contextmanager
+    def stage(self, progress: Progress, title: str, total: float) -> Iterator[Stage]:
+        """A step that is shown while it runs, and whose duration is kept."""
+        began = time.monotonic()
+        with progress.stage(title, total) as stage:
+            yield stage
+        self.seconds[title] = time.monotonic() - began
+
+    def candidates(self, target: TargetSpec) -> tuple[Candidate, ...]:
+        """The candidates for a target, in its order, that this machine has a runtime for."""
+        wanted = self.request.runtimes
+        runtimes = [r for r in target.runtimes if r in wanted and is_installed(r)]
+        if not self.searched:
+            return candidates_of((), runtimes)
+        return candidates_of(target.recipes, runtimes, target.float_precisions)
+
+    def places(self) -> dict[Place, list[Candidate]]:
+        """Which candidates run where; FP32 in ONNX Runtime always runs on this machine."""
+        found: dict[Place, list[Candidate]] = {native(): [REFERENCE]}
+        for target in self.targets:
+            for candidate in self.candidates(target):
+                place = place_for(target.target, candidate.runtime)
+                held = found.setdefault(place, [])
+                if candidate.recipe in self.files and candidate not in held:
+                    held.append(candidate)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,19 @@
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 from stoker_builder.accuracy.certify import judge
-from stoker_builder.accuracy.golden import WAYS, GoldenSet, make_golden
+from stoker_builder.accuracy.golden import GoldenSet, make_golden, ways
 from stoker_builder.bench import Bench, BuildResult
+from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import FP32, RECIPES
 from stoker_builder.kernels.emulation import Emulator
-from stoker_builder.kernels.isa import target_runs_natively
-from stoker_builder.kernels.sessions import Session
+from stoker_builder.kernels.engines import EngineRunner, runner_at
+from stoker_builder.kernels.places import Way, native, place_for
 from stoker_builder.latency.footprint import Start, measure_start
 from stoker_builder.progress import Progress
 from stoker_builder.release import MANIFEST, write_release
@@ -20,18 +22,16 @@ from stoker_builder.report.collect import report_of
 from stoker_builder.report.files import report_files
 from stoker_builder.rows import Mark, Row
 from stoker_builder.targets import TargetSpec
-from stoker_contract.manifest import Artifact, Footprint, Golden, Latency, Manifest, Source
+from stoker_contract.manifest import Artifact, Footprint, Latency, Manifest, Source
 from stoker_contract.target import ArtifactKind
-from stoker_engine.onnxruntime_backend import OnnxRuntimeEngine
 
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """One target, ready for the manifest."""
+    """One row that ships, ready for the manifest."""
 
-    rows: tuple[Row, ...]
     artifact: Artifact
-    golden_name: str
+    path: Path
     golden: bytes
 
 
@@ -40,45 +40,36 @@ def package(bench: Bench, tables: Iterable[tuple[Row, ...]], progress: Progress)
 
     Args:
         bench: what was found out.
-        tables: for each target of the request, in order, its rows; one of them ships.
+        tables: for each target of the request, in order, its rows; at least one of them ships.
         progress: told about each step.
 
     Raises:
         BuildError: ``MEASURE``, ``OUTPUT_EXISTS`` or ``OUTPUT_WRITE``; nothing was written.
     """
-    starts: dict[Path, Start] = {}
-    packed = [
-        _pack(bench, target, rows, starts, progress)
-        for target, rows in zip(bench.targets, tables, strict=True)
-    ]
+    packed: list[tuple[int, _Packed]] = []
+    rows: list[Row] = []
+    for target, table in zip(bench.targets, tables, strict=True):
+        seen, entries = _pack_target(bench, target, table, progress)
+        rows += seen
+        packed += [(target.preference, entry) for entry in entries]
     # A device takes the first artifact it can run, whatever order the targets were asked for in.
-    best_first = [
-        entry.artifact
-        for _, entry in sorted(
-            zip(bench.targets, packed, strict=True), key=lambda pair: -pair[0].preference
-        )
-    ]
-    manifest = _manifest(bench, best_first)
-    rows = tuple(row for entry in packed for row in entry.rows)
+    packed.sort(key=lambda entry: -entry[0])
+    manifest = _manifest(bench, [entry.artifact for _, entry in packed])
     report = report_of(bench, rows, manifest)
     files: dict[str, bytes | Path] = {
         MANIFEST: manifest.encode(),
         **report_files(report),
     }
-    for entry in packed:
-        files[entry.golden_name] = entry.golden
-        shipped = _shipped(entry.rows)
-        files[f"{shipped.candidate}.onnx"] = _path_of(shipped)
+    for _, entry in packed:
+        files[_file_name(entry.artifact.path)] = entry.path
+        files[_file_name(entry.artifact.golden.path)] = entry.golden
     request = bench.request
     with progress.stage("write the release", 1):
         write_release(request.output, manifest.release, files)
-    if bench.timings is None:
-        msg = "a build is packaged after it was timed"
-        raise RuntimeError(msg)
     return BuildResult(
         manifest=manifest,
-        rows=rows,
-        timings=bench.timings,
+        rows=tuple(rows),
+        timings=bench.native_timings,
         split=bench.split,
         machine=bench.machine,
         report=report,
@@ -87,87 +78,95 @@ def package(bench: Bench, tables: Iterable[tuple[Row, ...]], progress: Progress)
     )
 
 
-def _pack(
-    bench: Bench,
-    target: TargetSpec,
-    rows: tuple[Row, ...],
-    starts: dict[Path, Start],
-    progress: Progress,
-) -> _Packed:
-    shipped = _shipped(rows)
-    path = _path_of(shipped)
-    with progress.stage(f"golden set for {target.name}", 2) as at:
-        golden = make_golden(
-            [OnnxRuntimeEngine(str(path), way) for way in WAYS],
+def _pack_target(
+    bench: Bench, target: TargetSpec, rows: tuple[Row, ...], progress: Progress
+) -> tuple[tuple[Row, ...], list[_Packed]]:
+    shipped = sorted((row for row in rows if row.shipped), key=lambda row: row.rank)
+    emulator = Emulator(target, bench.request.emulation_budget_s, progress)
+    entries = []
+    for row in shipped:
+        with progress.stage(f"golden set for {target.name}, {row.name}", 2) as at:
+            golden = _golden(bench, target, row)
+            at.advance()
+            timed = replace(row, start=_start(bench, row))
+            at.advance()
+        seen, golden = _emulate_shipped(target, timed, golden, emulator)
+        rows = tuple(seen if row.name == other.name else other for other in rows)
+        entries.append(_packed(bench, target, seen, golden))
+    return tuple(_emulate_refused(bench, target, row, emulator) for row in rows), entries
+
+
+def _golden(bench: Bench, target: TargetSpec, row: Row) -> GoldenSet:
+    place = place_for(target.target, row.candidate.runtime)
+    place = place if place.times else native()
+    with ExitStack() as stack:
+        return make_golden(
+            [
+                runner_at(place, _path_of(row), session, bench.example, stack)
+                for session in ways(row.candidate.session)
+            ],
             bench.split.certification,
-            bench.answers[FP32],
-            precision=shipped.precision,
+            bench.reference,
+            precision=row.precision,
             classifies=bench.classifies,
         )
-        at.advance()
-        if path not in starts:
-            starts[path] = measure_start(path, bench.example)
-        at.advance()
-    rows = tuple(replace(row, start=starts[path]) if row.shipped else row for row in rows)
-    if not target_runs_natively(target.target):
-        rows, golden = _emulate(bench, target, rows, golden, progress)
-        shipped = _shipped(rows)
-    data = golden.encode()
-    name = f"{shipped.candidate}.{target.name}.golden.npz"
-    described = golden.describe(f"{bench.request.name}/{bench.request.version}/{name}", data)
-    return _Packed(
-        rows, _artifact(bench, target, shipped, starts[path].footprint, described), name, data
-    )
 
 
-def _emulate(
-    bench: Bench,
-    target: TargetSpec,
-    rows: tuple[Row, ...],
-    golden: GoldenSet,
-    progress: Progress,
-) -> tuple[tuple[Row, ...], GoldenSet]:
-    """Let the target's own kernels speak: the golden set first, then the INT8 candidates."""
-    emulator = Emulator(target, bench.request.emulation_budget_s, progress)
+def _start(bench: Bench, row: Row) -> Start:
+    known = bench.starts.get(row.name)
+    if known is None:
+        known = measure_start(_path_of(row), bench.example, row.candidate.session)
+        bench.starts[row.name] = known
+    return known
+
+
+def _emulate_shipped(
+    target: TargetSpec, row: Row, golden: GoldenSet, emulator: Emulator
+) -> tuple[Row, GoldenSet]:
+    """Let the target's own kernels answer the golden set, where only emulation can."""
+    if place_for(target.target, row.candidate.runtime).way is not Way.EMULATED:
+        return row, golden
     if (reason := emulator.unavailable) is not None:
-        progress.note(f"{target.name}: {reason}")
-        return rows, golden
-    shipped = _shipped(rows)
-    golden, certified_on = emulator.golden(_path_of(shipped), golden, shipped.precision)
-    after = []
-    for row in rows:
-        if row.shipped and row.accuracy is not None and certified_on is not None:
-            accuracy = row.accuracy.model_copy(update={"certified_on": certified_on})
-            after.append(replace(row, accuracy=accuracy))
-        elif not row.shipped and row.candidate != FP32 and row.path is not None and row.audited:
-            after.append(_judge_emulated(bench, row, emulator))
-        else:
-            after.append(row)
-    return tuple(after), golden
+        emulator.progress.note(f"{target.name}: {reason}")
+        return row, golden
+    golden, certified_on = emulator.golden(_path_of(row), golden, row.precision)
+    if row.accuracy is None or certified_on is None:
+        return row, golden
+    accuracy = row.accuracy.model_copy(update={"certified_on": certified_on})
+    return replace(row, accuracy=accuracy), golden
 
 
-def _judge_emulated(bench: Bench, row: Row, emulator: Emulator) -> Row:
-    reference = bench.answers[FP32]
-    native = Session(bench.files[FP32])
-    answered = emulator.answers(_path_of(row), bench.split.certification, native, bench.metric)
+def _emulate_refused(bench: Bench, target: TargetSpec, row: Row, emulator: Emulator) -> Row:
+    """Say at least how accurate a quantised candidate is that can not be timed here."""
+    place = place_for(target.target, row.candidate.runtime)
+    unseen = place.way is Way.EMULATED and not row.shipped and not row.candidate.is_float
+    if not unseen or row.path is None or not row.audited or emulator.unavailable is not None:
+        return row
+    native_fp32 = EngineRunner(bench.files[FP32], REFERENCE.session)
+    answered = emulator.answers(_path_of(row), bench.split.certification, native_fp32, bench.metric)
     if answered is None:
         return row
     answers, certified_on = answered
     judged = judge(
-        reference, answers, bench.metric, bench.request, candidates=1, certified_on=certified_on
+        bench.reference,
+        answers,
+        bench.metric,
+        bench.request,
+        candidates=1,
+        certified_on=certified_on,
     )
     why = judged.why if judged.mark is Mark.FAIL else row.why
     return replace(row, mark=judged.mark, accuracy=judged.accuracy, why=why)
 
 
-def _artifact(
-    bench: Bench, target: TargetSpec, row: Row, footprint: Footprint, golden: Golden
-) -> Artifact:
-    path = _path_of(row)
-    folder = f"{bench.request.name}/{bench.request.version}"
-    recipe = RECIPES[row.candidate].summary if row.candidate in RECIPES else ""
-    return Artifact(
-        path=f"{folder}/{row.candidate}.onnx",
+def _packed(bench: Bench, target: TargetSpec, row: Row, golden: GoldenSet) -> _Packed:
+    candidate, request = row.candidate, bench.request
+    folder = f"{request.name}/{request.version}"
+    path = stamp(_path_of(row), candidate, bench.scratch)
+    data = golden.encode()
+    recipe = RECIPES[candidate.recipe].summary if candidate.recipe in RECIPES else ""
+    artifact = Artifact(
+        path=f"{folder}/{row.name}.onnx",
         digest=hashlib.sha256(path.read_bytes()).hexdigest(),
         length=path.stat().st_size,
         kind=ArtifactKind.ONNX,
@@ -175,12 +174,40 @@ def _artifact(
         recipe=recipe,
         target=target.target,
         io=bench.source.io,
-        footprint=footprint,
-        golden=golden,
+        session=candidate.session,
+        footprint=row.start.footprint if row.start else Footprint(),
+        golden=golden.describe(f"{folder}/{row.name}.{target.name}.golden.npz", data),
         accuracy=row.accuracy,
         latency=_latency(bench, row),
         fusion=row.fusion,
     )
+    return _Packed(artifact, path, data)
+
+
+def stamp(path: Path, candidate: Candidate, scratch: Path) -> Path:
+    """Write who is to run a file into it.
+
+    The digest is the name of an artifact. The same graph for two runtimes is two artifacts:
+    when one of them fails on a device, the other is not to blame.
+    """
+    import onnx  # noqa: PLC0415  a build for TensorRT alone does not need it
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(
+        model,
+        {
+            **{entry.key: entry.value for entry in model.metadata_props},
+            "stoker.candidate": candidate.name,
+        },
+    )
+    stamped = scratch / "release" / f"{candidate.name}.onnx"
+    stamped.parent.mkdir(exist_ok=True)
+    onnx.save(model, stamped)
+    return stamped
+
+
+def _file_name(target_path: str) -> str:
+    return target_path.rpartition("/")[2]
 
 
 def _latency(bench: Bench, row: Row) -> Latency | None:
@@ -195,16 +222,15 @@ def _latency(bench: Bench, row: Row) -> Latency | None:
         threads=1,
         speedup_vs_eager=row.pace.vs_eager,
         speedup_vs_fp32=row.pace.vs_fp32,
-        measured_on=bench.machine.summary[:256],
+        measured_on=f"{bench.machine.summary}; {row.pace.measured_on}"[:256],
     )
 
 
 def _manifest(bench: Bench, artifacts: list[Artifact]) -> Manifest:
     request = bench.request
     versions = bench.machine.runtimes
-    tools = ", ".join(
-        f"{name} {versions[name]}" for name in ("onnxruntime", "torch") if name in versions
-    )
+    named = ("onnxruntime", "openvino", "torch")
+    tools = ", ".join(f"{name} {versions[name]}" for name in named if name in versions)
     quantised = any(artifact.precision != FP32 for artifact in artifacts)
     made = Manifest(
         model=request.name,
@@ -224,12 +250,8 @@ def _manifest(bench: Bench, artifacts: list[Artifact]) -> Manifest:
     return Manifest.parse(made.encode())
 
 
-def _shipped(rows: tuple[Row, ...]) -> Row:
-    return next(row for row in rows if row.shipped)
-
-
 def _path_of(row: Row) -> Path:
     if row.path is None:
-        msg = f"{row.candidate} was never made"
+        msg = f"{row.name} was never made"
         raise RuntimeError(msg)
     return row.path

@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_contract.names import PositiveInt, Slug, Version
+from stoker_contract.target import Runtime
 
 LATENCY_S: Final = 2.0
 EMULATION_BUDGET_S: Final = 20.0
@@ -29,6 +30,7 @@ class BuildRequest:
         output: the release folder to write.
         name: of the model; ``version`` and ``counter`` tell its releases apart.
         min_counter: older releases that a device may no longer take once it saw this one.
+        runtimes: that the devices may have; of these a target tries what it knows.
         precision: ``fp32`` makes no INT8 candidates.
         budget: the accuracy that INT8 may cost, as a fraction of the metric's span (0.01 is
             one point).
@@ -55,6 +57,7 @@ class BuildRequest:
     weights: Path | None = None
     data_arguments: dict[str, str] = field(default_factory=dict)
     min_counter: int = 0
+    runtimes: tuple[Runtime, ...] = (Runtime.ONNXRUNTIME, Runtime.OPENVINO)
     precision: Literal["auto", "fp32"] = "auto"
     budget: float = 0.01
     relative: bool = False
@@ -80,6 +83,10 @@ class BuildRequest:
         within = "points between 0 and 100"
         _check(_Fraction, self.budget, "--budget", within)
         _check(_Fraction, self.slice_budget, "--slice-budget", within)
+        if Runtime.ONNXRUNTIME not in self.runtimes:
+            detail = "onnxruntime is not among the runtimes"
+            hint = "FP32 in ONNX Runtime is what everything is compared with, and the fallback"
+            raise BuildError(BuildCode.BAD_REQUEST, detail, hint)
         if not self.targets:
             hint = "x86-64-vnni, say"
             raise BuildError(BuildCode.BAD_REQUEST, "no target was named", hint)

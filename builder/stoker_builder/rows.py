@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from stoker_builder.candidates.recipes import FP32
+from stoker_builder.candidates.candidate import Candidate
 from stoker_builder.latency.footprint import Start
 from stoker_builder.latency.stats import LatencyStats
 from stoker_contract.manifest import Accuracy, Fusion, Precision
@@ -18,19 +18,25 @@ class Mark(StrEnum):
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
     NOT_FUSED = "NOT_FUSED"  # refused by the fusion audit, so its answers were not looked at
+    SCREENED = "SCREENED"  # another candidate was better on the selection samples
     NOT_JUDGED = "NOT_JUDGED"
     SKIPPED = "SKIPPED"  # --unsafe-skip-gates
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Latency of a candidate, and how many times faster it is than each of the others."""
+    """Latency of a candidate, and how many times faster it is than each of the others.
+
+    Attributes:
+        measured_on: the machine and the instructions it was allowed to use.
+    """
 
     stats: LatencyStats
     vs_eager: float | None = None
     vs_eager_tuned: float | None = None
     vs_fp32: float | None = None
     vs_fp32_low: float | None = None
+    measured_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +46,13 @@ class Row:
     Attributes:
         path: its file; None when it could not even be made.
         why: why it is refused, in words; empty when nothing speaks against it.
-        audited: the fusion audit held (always so for FP32).
+        audited: the fusion audit held (always so for floating point).
+        rank: 1 for the one that ships, 2 for what ships behind it for devices that lack its
+            runtime, 0 for all others.
     """
 
     target: str
-    candidate: str
+    candidate: Candidate
     path: Path | None
     size_bytes: int = 0
     mark: Mark = Mark.NOT_JUDGED
@@ -54,9 +62,19 @@ class Row:
     fusion: Fusion | None = None
     pace: Pace | None = None
     start: Start | None = None
-    shipped: bool = False
+    rank: int = 0
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it is in the release."""
+        return self.rank > 0
+
+    @property
+    def name(self) -> str:
+        """The candidate's name."""
+        return self.candidate.name
 
     @property
     def precision(self) -> Precision:
         """The precision of its arithmetic."""
-        return Precision.FP32 if self.candidate == FP32 else Precision.INT8
+        return self.candidate.precision

@@ -1,42 +1,55 @@
-"""Which candidate ships. Pure.
+"""Which candidates ship. Pure.
 
-Rule 1: FP32 always may; INT8 has to earn its place.
-Rule 2: INT8 ships when the fusion audit and the accuracy gate pass and it was measured, on
-the target's own kernels, to be at least a tenth faster than FP32.
-Rule 3: of several, the first in the target's order ships, not the luckiest measurement.
+Rule 1: FP32 in ONNX Runtime always may; everything else has to earn its place.
+Rule 2: a candidate ships when the fusion audit and the accuracy gate pass and it was measured
+with the kernels of the target.
+Rule 3: less precision ships when it was measured to be at least a tenth faster than the
+fastest of more precision.
+Rule 4: within one precision the fastest ships; what is not measurably slower counts as equal,
+and of equals the first in the target's order ships, not the luckiest measurement.
+Rule 5: when the winner needs a runtime that a device may lack, the winner among ONNX Runtime's
+candidates ships too, behind it.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from stoker_builder.candidates.recipes import FP32
+from stoker_builder.candidates.candidate import REFERENCE
 from stoker_builder.rows import Mark, Row
+from stoker_contract.manifest import Precision
+from stoker_contract.target import Runtime
 
 MIN_SPEEDUP: Final = 1.10
+SAME_SPEED: Final = 1.03  # two medians within this are one figure measured twice
+_FALLING: Final = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8)
 
 
 def select(rows: Sequence[Row], *, skip_gates: bool = False) -> tuple[Row, ...]:
-    """Mark the row that ships, and say of every other why it does not.
+    """Mark the rows that ship, the winner with rank 1, and say of every other why it does not.
 
     Args:
-        rows: the candidates for one target in its order; one of them is FP32.
+        rows: the candidates for one target in its order; one of them is the reference.
         skip_gates: ship the first INT8 candidate that could be made, whatever it answers.
 
     Raises:
-        ValueError: there is no FP32 row.
+        ValueError: there is no reference row.
     """
-    if not any(row.candidate == FP32 for row in rows):
+    if not any(row.candidate == REFERENCE for row in rows):
         msg = "FP32 is always a candidate"
         raise ValueError(msg)
-    objections = {row.candidate: objection(row, skip_gates=skip_gates) for row in rows}
-    eligible = [row for row in rows if row.candidate != FP32 and not objections[row.candidate]]
-    winner = eligible[0].candidate if eligible else FP32
+    objections = {row.name: objection(row, skip_gates=skip_gates) for row in rows}
+    eligible = [row for row in rows if not objections[row.name]]
+    winners = [_winner(eligible, skip_gates=skip_gates)]
+    if winners[0].candidate.runtime is not Runtime.ONNXRUNTIME:
+        everywhere = [row for row in eligible if row.candidate.runtime is Runtime.ONNXRUNTIME]
+        winners.append(_winner(everywhere, skip_gates=skip_gates))
+    ranks = {row.name: rank for rank, row in enumerate(winners, start=1)}
     return tuple(
         replace(
             row,
-            shipped=row.candidate == winner,
-            why="" if row.candidate == winner else _why(row, objections[row.candidate], winner),
+            rank=ranks.get(row.name, 0),
+            why="" if row.name in ranks else objections[row.name] or _why(row, winners[0]),
         )
         for row in rows
     )
@@ -44,24 +57,68 @@ def select(rows: Sequence[Row], *, skip_gates: bool = False) -> tuple[Row, ...]:
 
 def objection(row: Row, *, skip_gates: bool = False) -> str:
     """What speaks against shipping a row; empty when nothing does."""
-    if row.candidate == FP32:
+    if row.candidate == REFERENCE:
         return ""
     if row.path is None:
         return row.why or "it could not be made"
     if skip_gates:
         return ""
-    faster = 0.0 if row.pace is None else row.pace.vs_fp32 or 0.0
-    slow = f"only {faster:.2f}x the speed of FP32; INT8 has to be {MIN_SPEEDUP:.1f}x"
     conditions = (
         (row.audited, row.why or "too little of it is quantised"),
         (row.mark is Mark.PASS, row.why or "its accuracy is not certified"),
         (row.pace is not None, row.why or "its latency is not measurable here"),
-        (faster >= MIN_SPEEDUP, slow),
     )
     return next((reason for holds, reason in conditions if not holds), "")
 
 
-def _why(row: Row, objected: str, winner: str) -> str:
-    if objected:
-        return objected
-    return f"{winner} is faster" if row.candidate == FP32 else f"{winner} comes first"
+def _winner(eligible: Sequence[Row], *, skip_gates: bool) -> Row:
+    if skip_gates:
+        quantised = [row for row in eligible if row.precision is Precision.INT8]
+        return quantised[0] if quantised else eligible[0]
+    best: Row | None = None
+    for precision in _FALLING:
+        fastest = _fastest([row for row in eligible if row.precision is precision])
+        if fastest is not None and (best is None or gain(best, fastest) >= MIN_SPEEDUP):
+            best = fastest
+    if best is None:
+        msg = "nothing is eligible, not even FP32"
+        raise ValueError(msg)
+    return best
+
+
+def _fastest(rows: Sequence[Row]) -> Row | None:
+    timed = [row for row in rows if row.pace is not None]
+    untimed = next((row for row in rows if row.candidate == REFERENCE and row.pace is None), None)
+    if untimed is not None or not timed:
+        return untimed
+    limit_ms = min(_p50_ms(row) for row in timed) * SAME_SPEED
+    return next(row for row in timed if _p50_ms(row) <= limit_ms)
+
+
+def gain(slower: Row, faster: Row) -> float:
+    """How many times faster one is, in medians of one run.
+
+    A reference without a time (ONNX Runtime can not be told to use the target's instructions)
+    stands for the FP32 that was timed beside the other.
+    """
+    if slower.pace is None or faster.pace is None:
+        return (faster.pace.vs_fp32 or 0.0) if faster.pace is not None else 0.0
+    return _p50_ms(slower) / _p50_ms(faster)
+
+
+def _p50_ms(row: Row) -> float:
+    assert row.pace is not None  # noqa: S101 - only timed rows get here
+    return row.pace.stats.p50_ms
+
+
+def _why(row: Row, winner: Row) -> str:
+    if row.precision is winner.precision:
+        return f"{winner.name} is faster" if gain(row, winner) > SAME_SPEED else _equal(winner)
+    if gain(row, winner) >= MIN_SPEEDUP:
+        return f"{winner.name} is faster"
+    faster = gain(winner, row)
+    return f"only {faster:.2f}x the speed of {winner.name}; less precision has to be 1.1x"
+
+
+def _equal(winner: Row) -> str:
+    return f"{winner.name} comes first"

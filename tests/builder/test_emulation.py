@@ -38,6 +38,6 @@ def test_fp32_is_checked_with_the_kernels_of_the_target(tmp_path: Path, tiny_onn
     assert artifact.precision == "fp32"
     assert artifact.accuracy is not None
     assert artifact.accuracy.certified_on.startswith("qemu-x86_64 Haswell on ")
-    int8 = next(row for row in result.rows if row.candidate == "int8-mixed")
+    int8 = next(row for row in result.rows if row.name == "int8-mixed")
     assert int8.mark in {Mark.PASS, Mark.NOT_FUSED}
     assert not int8.shipped

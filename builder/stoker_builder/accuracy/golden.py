@@ -13,10 +13,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker_builder.accuracy.evaluate import Answers
+from stoker_builder.accuracy.evaluate import Answering, Answers
 from stoker_builder.split import Part
 from stoker_contract.manifest import Golden, Precision, SessionOptions
-from stoker_engine.engine import Engine
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -24,15 +23,13 @@ MIN_SAMPLES: Final = 16
 MAX_SAMPLES: Final = 64
 MAX_BYTES: Final = 16 * 1024**2  # of inputs and outputs, if there are not too few then
 # of the largest answer: what rounding alone may change
-TOLERANCE_FLOOR: Final = {Precision.FP32: 1e-3, Precision.INT8: 2e-2}
+TOLERANCE_FLOOR: Final = {
+    Precision.FP32: 1e-3,
+    Precision.FP16: 5e-3,
+    Precision.BF16: 2e-2,
+    Precision.INT8: 2e-2,
+}
 SPREAD_FACTOR: Final = 4.0  # the spread was seen on few samples and one machine
-
-# ways in which ONNX Runtime may compute the same file on a device of the same target
-WAYS: Final = (
-    SessionOptions(),
-    SessionOptions(intra_op_threads=2),
-    SessionOptions(graph_optimisation="extended"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +108,16 @@ class GoldenSet:
         )
 
 
+def ways(session: SessionOptions) -> tuple[SessionOptions, ...]:
+    """The ways in which a file may be computed on a device of the same target."""
+    threads = session.model_copy(update={"intra_op_threads": 2})
+    other = session.model_copy(update={"graph_optimisation": "extended"})
+    # OpenVINO has no levels of optimisation
+    return (session, threads) if session.runtime else (session, threads, other)
+
+
 def make_golden(
-    engines: Sequence[Engine],
+    engines: Sequence[Answering],
     part: Part,
     reference: Answers,
     *,
@@ -131,15 +136,15 @@ def make_golden(
         classifies: whether the largest entry of the first output is what counts.
     """
     first, *others = engines
-    count = _sample_count(part, _run(first, part[0].inputs))
+    count = _sample_count(part, first.run(part[0].inputs))
     pool = _pool(reference, len(part), 2 * count)
     inputs, expected, spread = [], [], 0.0
     for position in pool:
         sample = part[position].inputs
-        answer = _run(first, sample)
+        answer = first.run(sample)
         inputs.append(sample)
         expected.append(answer)
-        spread = max([spread, *(_difference(answer, _run(other, sample)) for other in others)])
+        spread = max([spread, *(_difference(answer, other.run(sample)) for other in others)])
     whole = GoldenSet(
         inputs=tuple(inputs),
         expected=tuple(expected),
@@ -176,11 +181,6 @@ def _alternate(usable: Sequence[int], pool_size: int, count: int) -> list[int]:
     swept = [index for index in usable if index >= pool_size // 2]
     chosen = close[: max(count // 2, count - len(swept))]
     return sorted([*chosen, *swept[: count - len(chosen)]])
-
-
-def _run(engine: Engine, inputs: Arrays) -> Arrays:
-    names = [spec.name for spec in engine.io.outputs]
-    return dict(zip(names, engine.run(inputs, names), strict=True))
 
 
 def _difference(one: Arrays, other: Arrays) -> float:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from stoker_builder.candidates.recipes import FP32
+from stoker_builder.candidates.candidate import REFERENCE, Candidate, candidates_of
+from stoker_builder.kernels.engines import EngineChild, EngineRunner
+from stoker_builder.kernels.places import Place, Way
 from stoker_builder.latency.conditions import Conditions, MachineWatch
 from stoker_builder.latency.eager import TUNED_ALLOCATOR, EagerChild
 from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, Variant, measure
@@ -14,7 +16,7 @@ from stoker_builder.latency.stats import LatencyStats, busy_share, speedup
 from stoker_builder.models.source import Inputs, SourceModel
 from stoker_builder.rows import Pace
 from stoker_contract.manifest import SessionOptions
-from stoker_engine.onnxruntime_backend import OnnxRuntimeEngine
+from stoker_contract.target import Runtime
 
 EAGER: Final = "eager"
 EAGER_TUNED: Final = "eager-tuned"
@@ -24,6 +26,7 @@ BASELINES: Final = {
     EAGER_TUNED: "  allocator tuned",
     UNOPTIMISED: "FP32, unoptimised",
 }
+_OTHER_FP32: Final = candidates_of((), (Runtime.OPENVINO,))[-1]
 MIN_SAMPLES: Final = 1000
 
 
@@ -33,38 +36,46 @@ class Timings:
 
     stats: Mapping[str, LatencyStats]
     conditions: Conditions = field(default_factory=Conditions)
+    measured_on: str = ""
 
     def pace(self, candidate: str) -> Pace | None:
-        """How fast a candidate is, compared; None when it was not timed."""
+        """How fast a candidate is, compared; None when it was not timed.
+
+        FP32 is ONNX Runtime's, and OpenVINO's where ONNX Runtime can not be timed.
+        """
         own = self.stats.get(candidate)
         if own is None:
             return None
         ratios = {name: speedup(other, own) for name, other in self.stats.items()}
-        eager, tuned, fp32 = (ratios.get(name) for name in (EAGER, EAGER_TUNED, FP32))
+        eager, tuned = ratios.get(EAGER), ratios.get(EAGER_TUNED)
+        fp32 = ratios.get(REFERENCE.name) or ratios.get(_OTHER_FP32.name)
         return Pace(
             stats=own,
             vs_eager=eager.ratio if eager else None,
             vs_eager_tuned=tuned.ratio if tuned else None,
             vs_fp32=fp32.ratio if fp32 else None,
             vs_fp32_low=fp32.low if fp32 else None,
+            measured_on=self.measured_on,
         )
 
 
-def time_candidates(  # noqa: PLR0913  what to time, and how
+def time_candidates(  # noqa: PLR0913  what to time, where and how
     source: SourceModel,
-    files: Mapping[str, Path],
+    files: Mapping[Candidate, Path],
     inputs: Inputs,
+    place: Place,
     *,
     seconds: float,
     unoptimised: bool,
     progress: Callable[[float], None],
 ) -> Timings:
-    """Time every file, and what it is compared with, with the engine code that ships.
+    """Time every candidate, and what it is compared with, with the engine code that ships.
 
     Args:
         source: where the candidates came from; eager is timed if that was PyTorch.
-        files: by candidate; FP32 is among them.
+        files: of the candidates.
         inputs: one sample.
+        place: with which instructions; eager is timed with this machine's own only.
         seconds: per variant, unless it has a thousand samples sooner.
         unoptimised: time FP32 without graph optimisation too.
         progress: called with the share that is done.
@@ -74,7 +85,7 @@ def time_candidates(  # noqa: PLR0913  what to time, and how
     """
     with ExitStack() as stack:
         variants: dict[str, Variant] = {}
-        if source.torch is not None:
+        if source.torch is not None and place.way is Way.NATIVE:
             for name, allocator in ((EAGER, {}), (EAGER_TUNED, TUNED_ALLOCATOR)):
                 child = EagerChild(
                     source.torch.factory, inputs, weights=source.torch.weights, allocator=allocator
@@ -82,9 +93,13 @@ def time_candidates(  # noqa: PLR0913  what to time, and how
                 variants[name] = stack.enter_context(child)
         if unoptimised:
             plain = SessionOptions(graph_optimisation="disabled")
-            variants[UNOPTIMISED] = _variant(files[FP32], inputs, plain)
-        for name, path in files.items():
-            variants[name] = _variant(path, inputs, SessionOptions())
+            variants[UNOPTIMISED] = _variant(files[REFERENCE], inputs, plain)
+        for candidate, path in files.items():
+            if place.way is Way.NATIVE:
+                variants[candidate.name] = _variant(path, inputs, candidate.session)
+            else:
+                held = EngineChild(path, candidate.session, inputs, place.environment)
+                variants[candidate.name] = stack.enter_context(held)
         # a short measurement takes short bursts, or the rounds alone would make it long
         rules = BurstRules(seconds=min(BurstRules().seconds, seconds / MIN_ROUNDS))
         watch = MachineWatch()
@@ -96,10 +111,10 @@ def time_candidates(  # noqa: PLR0913  what to time, and how
             progress=progress,
             rules=rules,
         )
-    return Timings(stats, watch.conditions(busy_share(stats.values())))
+    conditions = watch.conditions(busy_share(stats.values()))
+    return Timings(stats, conditions, place.name)
 
 
 def _variant(path: Path, inputs: Inputs, session: SessionOptions) -> Variant:
-    engine = OnnxRuntimeEngine(str(path), session)
-    names = [spec.name for spec in engine.io.outputs]
-    return lambda: engine.run(inputs, names)
+    engine = EngineRunner(path, session)
+    return lambda: engine(inputs)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from stoker_builder.bench import Bench
-from stoker_builder.latency.candidates import BASELINES, Timings
+from stoker_builder.latency.candidates import BASELINES
 from stoker_builder.latency.stats import LatencyStats
 from stoker_builder.report.document import (
     Baseline,
@@ -33,7 +33,7 @@ _PARAGRAPH: Final = 4096
 
 def report_of(bench: Bench, rows: Sequence[Row], manifest: Manifest) -> Report:
     """Collect the report of a finished build."""
-    timings = bench.timings or Timings({})
+    timings = bench.native_timings
     machine = bench.machine
     return Report(
         release=manifest.release,
@@ -119,10 +119,12 @@ def _candidate(row: Row) -> Candidate:
     pace = row.pace
     return Candidate(
         target=row.target,
-        candidate=row.candidate,
+        candidate=row.name,
         precision=row.precision.value,
+        runtime=row.candidate.runtime.value,
         verdict=row.mark,
         shipped=row.shipped,
+        rank=row.rank,
         why=row.why[:_PARAGRAPH],
         size_bytes=row.size_bytes,
         accuracy=row.accuracy,
@@ -134,6 +136,7 @@ def _candidate(row: Row) -> Candidate:
             vs_eager_tuned=pace.vs_eager_tuned,
             vs_fp32=pace.vs_fp32,
             vs_fp32_low=pace.vs_fp32_low,
+            measured_on=pace.measured_on[:_LINE],
             **_figures(pace.stats),
         ),
         start=Start(**asdict(row.start)) if row.start else None,

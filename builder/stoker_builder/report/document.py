@@ -52,6 +52,7 @@ class Compared(Figures):
     vs_eager_tuned: float | None = None
     vs_fp32: float | None = None
     vs_fp32_low: float | None = None
+    measured_on: Name = ""
 
 
 class Start(Document):
@@ -79,7 +80,12 @@ class LayerDamage(Document):
 
 
 class Candidate(Document):
-    """One row of the table: a candidate for a target."""
+    """One row of the table: a candidate for a target.
+
+    Attributes:
+        rank: 1 for the one that ships, 2 for what ships behind it for devices that lack its
+            runtime, 0 for all others.
+    """
 
     target: Name
     candidate: Name
@@ -87,6 +93,7 @@ class Candidate(Document):
     verdict: Mark
     runtime: Name = ""
     shipped: bool = False
+    rank: Count = 0
     why: Text = ""
     size_bytes: Count = 0
     accuracy: Accuracy | None = None
@@ -248,5 +255,10 @@ class Report(Document):
         return tuple(row for row in self.candidates if row.target == target)
 
     def shipped_for(self, target: str) -> Candidate | None:
-        """What ships for a target."""
-        return next((row for row in self.rows_of(target) if row.shipped), None)
+        """What ships for a target, to the devices that have its runtime."""
+        return next(iter(self.all_shipped_for(target)), None)
+
+    def all_shipped_for(self, target: str) -> tuple[Candidate, ...]:
+        """Everything that ships for a target, the preferred first."""
+        shipped = [row for row in self.rows_of(target) if row.shipped]
+        return tuple(sorted(shipped, key=lambda row: row.rank))

@@ -13,6 +13,7 @@ VERDICTS: Final[Mapping[Mark, str]] = {
     Mark.FAIL: "Refused: it loses more than the budget allows.",
     Mark.INCONCLUSIVE: "Not certified: too few samples to tell. The reason says how many would.",
     Mark.NOT_FUSED: "Refused unheard: too much of it still runs in floating point.",
+    Mark.SCREENED: "Not certified: another was better on the selection samples.",
     Mark.NOT_JUDGED: "Not judged: it could not be made, or not be measured here.",
     Mark.SKIPPED: "Not judged: the gates were skipped.",
 }
@@ -20,12 +21,14 @@ VERDICTS: Final[Mapping[Mark, str]] = {
 
 def verdict(row: Candidate) -> str:
     """The verdict of one row in a word or two."""
-    return "SHIPS" if row.shipped else row.verdict.value.lower().replace("_", " ")
+    if row.shipped:
+        return "SHIPS" if row.rank <= 1 else "ships too"
+    return row.verdict.value.lower().replace("_", " ")
 
 
 def title(row: Candidate) -> str:
-    """A candidate and, where it matters, what runs it."""
-    return f"{row.candidate} · {row.runtime}" if row.runtime else row.candidate
+    """A candidate; its name tells what runs it, where that is not ONNX Runtime."""
+    return row.candidate
 
 
 def times(ratio: float | None) -> str:

@@ -2,13 +2,14 @@
 
 import tomllib
 from importlib import resources
+from typing import Literal
 
 from pydantic import ValidationError
 
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_contract.document import Document
 from stoker_contract.names import ShortText, Slug
-from stoker_contract.target import Arch, Target
+from stoker_contract.target import Arch, Runtime, Target
 
 
 class TargetSpec(Document):
@@ -17,6 +18,8 @@ class TargetSpec(Document):
     Attributes:
         preference: of the targets that a device fits, it takes the one with the highest.
         recipes: how to make its INT8 candidates, most promising first.
+        runtimes: what may run them, the preferred first of those that are equally fast.
+        float_precisions: what OpenVINO may do floating point in on these processors.
     """
 
     name: Slug
@@ -24,6 +27,8 @@ class TargetSpec(Document):
     isa: tuple[ShortText, ...]
     preference: int
     recipes: tuple[Slug, ...] = ()
+    runtimes: tuple[Runtime, ...] = (Runtime.ONNXRUNTIME,)
+    float_precisions: tuple[Literal["fp32", "bf16", "fp16"], ...] = ("fp32",)
 
     @property
     def target(self) -> Target:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stoker_cli.errors import CommandError
+from stoker_contract.target import Runtime
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,6 +49,9 @@ _DataArgument = Annotated[
     typer.Option(help="a keyword argument of that function, repeatable", metavar="KEY=VALUE"),
 ]
 _Targets = Annotated[str, typer.Option(help="comma-separated", metavar="NAMES")]
+_Runtimes = Annotated[
+    str, typer.Option(help="that the devices may have, comma-separated", metavar="NAMES")
+]
 _Output = Annotated[Path, typer.Option(help="the release folder to write", metavar="FOLDER")]
 _Counter = Annotated[int, typer.Option(help="rises with every release of this model", min=1)]
 _MinCounter = Annotated[
@@ -86,6 +90,7 @@ def build(  # noqa: PLR0913  one parameter per option
     weights: _Weights = None,
     data_arg: _DataArgument = None,
     targets: _Targets = "x86-64-v3,x86-64-vnni",
+    runtimes: _Runtimes = "onnxruntime,openvino",
     min_counter: _MinCounter = 0,
     budget: _Budget = 1.0,
     relative: Annotated[
@@ -116,7 +121,8 @@ def build(  # noqa: PLR0913  one parameter per option
         version=version,
         counter=counter,
         min_counter=min_counter,
-        targets=tuple(part.strip() for part in targets.split(",") if part.strip()),
+        targets=_names(targets),
+        runtimes=_runtimes(runtimes),
         precision=precision.value,
         budget=budget / 100,
         relative=relative,
@@ -141,6 +147,19 @@ def build(  # noqa: PLR0913  one parameter per option
         sys.stdout.write(json.dumps(result.report.to_object(), indent=2, sort_keys=True) + "\n")
     else:
         show(result.report, result.output)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _runtimes(text: str) -> tuple[Runtime, ...]:
+    try:
+        return tuple(Runtime(name) for name in _names(text))
+    except ValueError:
+        detail = f"--runtimes is {text!r}"
+        known = ", ".join(Runtime)
+        raise CommandError(detail, hint=f"there are: {known}") from None
 
 
 def _arguments(pairs: list[str]) -> dict[str, str]:

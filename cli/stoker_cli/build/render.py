@@ -20,6 +20,7 @@ _STYLES: Final = {
     Mark.FAIL: "red",
     Mark.INCONCLUSIVE: "yellow",
     Mark.NOT_FUSED: "red",
+    Mark.SCREENED: "dim",
     Mark.NOT_JUDGED: "dim",
     Mark.SKIPPED: "magenta",
 }
@@ -62,7 +63,7 @@ def _refusals(console: Console, report: Report) -> None:
 def _ships(console: Console, report: Report, output: Path) -> None:
     console.print(Text("\n  Ships", style="bold"))
     for target in report.targets:
-        if (row := report.shipped_for(target)) is not None:
+        for row in report.all_shipped_for(target):
             line = Text(printable(f"  {target}: {title(row)}"), style="bold green")
             about = f"  {row.size_bytes / 1e6:.1f} MB, certified on {certified_on(row)}"
             console.print(line.append(printable(about), style="not bold default"))

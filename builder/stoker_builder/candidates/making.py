@@ -1,0 +1,58 @@
+"""From recipes to files, and what each runtime makes of each file."""
+
+from stoker_builder.bench import Bench
+from stoker_builder.candidates.audit import Audit, audit
+from stoker_builder.candidates.candidate import REFERENCE, Candidate
+from stoker_builder.candidates.recipes import RECIPES
+from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.progress import Progress
+from stoker_contract.target import Runtime
+
+
+def make_files(bench: Bench, progress: Progress) -> None:
+    """Follow every recipe of every target; one that fails is remembered with its reason."""
+    if not bench.searched:
+        return
+    names = list(dict.fromkeys(name for target in bench.targets for name in target.recipes))
+    from stoker_builder.candidates.quantise import Quantiser  # noqa: PLC0415  heavy tools
+
+    quantiser = Quantiser(bench.source.path, bench.split.calibration, bench.scratch)
+    total = len(bench.split.calibration) + len(names)
+    with bench.stage(progress, "calibrate and quantise", total) as stage:
+        for name in names:
+            try:
+                bench.files[name] = quantiser.make(RECIPES[name], stage.advance)
+            except BuildError as error:
+                if error.code is not BuildCode.QUANTISE:
+                    raise
+                bench.failures[name] = error.detail
+            stage.advance()
+
+
+def audit_candidates(bench: Bench, progress: Progress) -> None:
+    """Have each runtime open each file, and count what it runs in integers.
+
+    Raises:
+        BuildError: FP32 in ONNX Runtime can not be run.
+    """
+    todo = {c.name: c for target in bench.targets for c in bench.candidates(target)}
+    todo = {name: c for name, c in todo.items() if c.recipe in bench.files}
+    with bench.stage(progress, "audit what was fused", len(todo)) as stage:
+        for name, candidate in {REFERENCE.name: REFERENCE, **todo}.items():
+            try:
+                bench.audits[name] = _audit(bench, candidate)
+            except BuildError as error:
+                # a candidate that can not be run is one that lost; FP32 has to run
+                if candidate == REFERENCE:
+                    raise
+                bench.failures[name] = error.detail
+            stage.advance()
+
+
+def _audit(bench: Bench, candidate: Candidate) -> Audit:
+    path = bench.files[candidate.recipe]
+    if candidate.runtime is Runtime.OPENVINO:
+        from stoker_builder.candidates.openvino_audit import audit_openvino  # noqa: PLC0415
+
+        return audit_openvino(path, candidate.session)
+    return audit(path, bench.example, bench.scratch)

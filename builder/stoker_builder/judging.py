@@ -1,0 +1,96 @@
+"""The table of one target: what is known about each candidate, and which of them ship."""
+
+from dataclasses import replace
+
+from stoker_builder.accuracy.certify import judge, reference_accuracy
+from stoker_builder.accuracy.evaluate import Answers
+from stoker_builder.bench import Bench
+from stoker_builder.candidates.audit import MIN_QUANTISED_SHARE, Audit
+from stoker_builder.candidates.candidate import REFERENCE, Candidate
+from stoker_builder.kernels.places import Place, Way, native, place_for
+from stoker_builder.latency.candidates import Timings
+from stoker_builder.rows import Mark, Row
+from stoker_builder.screening import screened
+from stoker_builder.selection import select
+from stoker_builder.targets import TargetSpec
+from stoker_contract.manifest import Precision
+
+NOT_MEASURABLE = "not measurable here: run this build on a CPU without VNNI"
+
+
+def judge_target(bench: Bench, target: TargetSpec) -> tuple[Row, ...]:
+    """Fill the rows of one target, as far as this machine can tell, and select."""
+    candidates = bench.candidates(target)
+    judged = sum(
+        _answers(bench, place_for(target.target, c.runtime), c) is not None
+        for c in candidates
+        if c.precision is not Precision.FP32
+    )
+    rows = [_judge(bench, target, candidate, max(judged, 1)) for candidate in candidates]
+    return select(rows, skip_gates=bench.request.unsafe_skip_gates)
+
+
+def _judge(bench: Bench, target: TargetSpec, candidate: Candidate, judged: int) -> Row:
+    place = place_for(target.target, candidate.runtime)
+    row = _row(bench, target, candidate, place)
+    if candidate == REFERENCE:
+        where = native().name
+        where = where if place == native() else f"{where}; not executed on {target.name}"
+        accuracy = reference_accuracy(bench.reference, bench.metric, bench.request, where)
+        return replace(row, mark=Mark.REFERENCE, accuracy=accuracy)
+    answers = _answers(bench, place, candidate)
+    if answers is None:
+        return _not_certified(bench, target, row, place)
+    result = judge(
+        bench.reference,
+        answers,
+        bench.metric,
+        bench.request,
+        # FP32 elsewhere is the same arithmetic: it was not picked from many for its luck
+        candidates=1 if candidate.precision is Precision.FP32 else judged,
+        certified_on=place.name,
+    )
+    mark = row.mark if row.mark is Mark.NOT_FUSED else result.mark
+    return replace(row, mark=mark, why=row.why or result.why, accuracy=result.accuracy)
+
+
+def _not_certified(bench: Bench, target: TargetSpec, row: Row, place: Place) -> Row:
+    """A candidate that screening kept from the certification samples, or nothing could run."""
+    seen = screened(bench, target, row.candidate)
+    if row.path is None or not row.audited:
+        return row
+    if seen is None:
+        return replace(row, why=NOT_MEASURABLE if place.way is Way.EMULATED else row.why)
+    if seen.hopeless:
+        return replace(row, mark=Mark.FAIL, why=seen.judged.why, accuracy=seen.judged.accuracy)
+    why = "not certified: another was faster or lost less on the selection samples"
+    return replace(row, mark=Mark.SCREENED, why=why, accuracy=seen.judged.accuracy)
+
+
+def _answers(bench: Bench, place: Place, candidate: Candidate) -> Answers | None:
+    return bench.answers.get(place, {}).get(candidate.name)
+
+
+def _row(bench: Bench, target: TargetSpec, candidate: Candidate, place: Place) -> Row:
+    path = bench.files.get(candidate.recipe)
+    found = bench.audits.get(candidate.name)
+    if path is None or found is None:
+        failure = bench.failures.get(candidate.recipe) or bench.failures.get(candidate.name, "")
+        return Row(target.name, candidate, None, why=failure)
+    pace = bench.timings.get(place, Timings({})).pace(candidate.name)
+    row = Row(target.name, candidate, path, size_bytes=path.stat().st_size, pace=pace)
+    if candidate.is_float:
+        return row
+    row = replace(row, fusion=found.fusion(bench.audits[REFERENCE.name]), audited=found.passed)
+    if found.passed:
+        return row
+    return replace(row, mark=Mark.NOT_FUSED, why=_why_not_fused(found))
+
+
+def _why_not_fused(found: Audit) -> str:
+    nodes = [node.name for node in found.float_nodes] + list(found.uncounted)
+    more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""  # noqa: PLR2004  a line's worth
+    return (
+        f"only {found.share:.0%} of its multiplications are quantised"
+        f" (at least {MIN_QUANTISED_SHARE:.0%}); in float: {', '.join(nodes[:3])}{more}"
+    )

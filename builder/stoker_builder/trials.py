@@ -1,0 +1,128 @@
+"""Trying candidates where their target's kernels are: what they answer, and how fast."""
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from stoker_builder.accuracy.evaluate import Answering, Answers, answer_all
+from stoker_builder.bench import Bench
+from stoker_builder.candidates.candidate import REFERENCE, Candidate
+from stoker_builder.candidates.recipes import FP32
+from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.kernels.engines import EngineRunner, runner_at
+from stoker_builder.kernels.places import Place, native
+from stoker_builder.latency.candidates import time_candidates
+from stoker_builder.progress import Progress
+from stoker_builder.screening import finalists
+from stoker_builder.split import Part
+
+_MAX_THREADS = 4  # for answering; more help little at batch 1
+
+
+def screen(bench: Bench, progress: Progress) -> None:
+    """Have every candidate answer the selection samples, except where that is emulated.
+
+    Raises:
+        BuildError: what reading the samples raises.
+    """
+    for place, candidates in bench.places().items():
+        wanted = [c for c in candidates if _is_worth_answering(bench, c)]
+        if place.times and wanted:
+            part = bench.split.selection
+            title = "screen on the selection samples"
+            bench.screened[place] = _answer_at(bench, place, wanted, part, title, progress)
+
+
+def certify(bench: Bench, progress: Progress) -> None:
+    """Have the finalists answer the certification samples, which nobody else does.
+
+    Raises:
+        BuildError: ``NOT_FINITE`` when FP32 itself does not answer; or what reading the
+            samples raises.
+    """
+    for place, candidates in finalists(bench).items():
+        part = bench.split.certification
+        title = "answer the certification samples"
+        bench.answers[place] = _answer_at(bench, place, candidates, part, title, progress)
+    finite = bench.reference.finite
+    if not finite.all():
+        first = bench.split.certification[int(finite.argmin())]
+        detail = f"FP32 answers sample {first.key} with NaN or infinity"
+        raise BuildError(BuildCode.NOT_FINITE, detail, "check the weights and the preprocessing")
+
+
+def _is_worth_answering(bench: Bench, candidate: Candidate) -> bool:
+    audited = bench.audits.get(candidate.name)
+    if audited is None:
+        return False
+    return candidate.is_float or bench.request.unsafe_skip_gates or audited.passed
+
+
+def _answer_at(  # noqa: PLR0913, PLR0917  who answers what, where, and how it is shown
+    bench: Bench,
+    place: Place,
+    candidates: Sequence[Candidate],
+    part: Part,
+    title: str,
+    progress: Progress,
+) -> dict[str, Answers]:
+    title = title if place == native() else f"{title}, {place.name}"
+    threads = {"intra_op_threads": min(os.cpu_count() or 1, _MAX_THREADS)}
+    reference = EngineRunner(bench.files[FP32], REFERENCE.session.model_copy(update=threads))
+    with ExitStack() as stack:
+        # what answers are compared with comes first, and is the same everywhere
+        runners: dict[str, Answering] = {REFERENCE.name: reference}
+        for c in candidates:
+            if c != REFERENCE:
+                session = c.session.model_copy(update=threads)
+                path = bench.files[c.recipe]
+                runners[c.name] = runner_at(place, path, session, bench.example, stack)
+        stage = stack.enter_context(bench.stage(progress, title, len(part)))
+        return answer_all(runners, part, bench.metric, advance=stage.advance)
+
+
+def time_all(bench: Bench, progress: Progress) -> None:
+    """Time every candidate in its place, each place in one interleaved run.
+
+    Raises:
+        BuildError: ``MEASURE``.
+    """
+    request = bench.request
+    if request.latency_s == 0:
+        return
+    for place, candidates in bench.places().items():
+        if not place.times:
+            continue
+        answered = bench.screened.get(place, {})
+        wanted = [c for c in candidates if _is_worth_timing(bench, c, c.name in answered)]
+        if wanted == [REFERENCE] and place != native():
+            continue
+        _time_at(bench, place, wanted, progress)
+
+
+def _is_worth_timing(bench: Bench, candidate: Candidate, answered: bool) -> bool:  # noqa: FBT001
+    if candidate.name not in bench.audits:
+        return False
+    return answered or bench.request.baselines
+
+
+def _time_at(bench: Bench, place: Place, candidates: list[Candidate], progress: Progress) -> None:
+    title = "measure latency, interleaved"
+    title = title if place == native() else f"{title}, {place.name}"
+    with bench.stage(progress, title, 1.0) as stage:
+        done = 0.0
+
+        def advance(share: float) -> None:
+            nonlocal done
+            stage.advance(share - done)
+            done = share
+
+        bench.timings[place] = time_candidates(
+            bench.source,
+            {c: bench.files[c.recipe] for c in candidates},
+            bench.example,
+            place,
+            seconds=bench.request.latency_s,
+            unoptimised=bench.request.baselines and place == native(),
+            progress=advance,
+        )
