@@ -84,6 +84,27 @@ def divides_by_zero() -> nn.Module:
     return solved(DividesByZero())
 
 
+def quantised_by_torchao() -> nn.Module:
+    """The net of ``factory``, quantised by PyTorch's own tools."""
+    from torchao.quantization.pt2e.quantize_pt2e import (  # noqa: PLC0415  slow to import
+        convert_pt2e,
+        prepare_pt2e,
+    )
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (  # noqa: PLC0415
+        X86InductorQuantizer,
+        get_default_x86_inductor_quantization_config,
+    )
+
+    samples = [torch.from_numpy(sample.inputs["x"]) for sample in _samples(20)]
+    quantizer = X86InductorQuantizer()
+    quantizer.set_global(get_default_x86_inductor_quantization_config())
+    prepared = prepare_pt2e(torch.export.export(factory(), (samples[0],)).module(), quantizer)
+    for sample in samples:
+        prepared(sample)
+    quantised: nn.Module = convert_pt2e(prepared)
+    return quantised
+
+
 def not_a_module() -> str:
     """A factory that gives something else."""
     return "not a module"

@@ -62,7 +62,7 @@ def output_names(count: int) -> list[str]:
 
 def _load_weights(module: torch.nn.Module, path: Path) -> None:
     if path.suffix != ".safetensors":
-        detail = f"{path.name}: only .safetensors weights are read, other formats can run code"
+        detail = f"{path.name}: weights are .safetensors, or a state dict in a .pt or .pth file"
         hint = "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
         raise BuildError(BuildCode.UNSAFE_FORMAT, detail, hint)
     from safetensors import SafetensorError  # noqa: PLC0415  only for weights of their own

@@ -3,49 +3,63 @@
 import hashlib
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnx
 import torch
 
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.sessions import Session
+from stoker_builder.models.bounded import DEFAULT_BOUNDS, Bounds
+from stoker_builder.models.code_source import weights_of
 from stoker_builder.models.entrypoints import TorchModel, quiet
-from stoker_builder.models.onnx_source import fix_shapes, load_onnx, opset_of, strip
-from stoker_builder.models.source import Inputs, SourceModel, io_of
+from stoker_builder.models.onnx_source import from_onnx
+from stoker_builder.models.source import CODE_SUFFIXES, Inputs, Taken
 from stoker_builder.models.torch_module import make_module, output_names, outputs_of
 
 # of the largest answer: FP32 sums in another order differ by a few units of the last place
 EXPORT_TOLERANCE: Final = 1e-3
 
 
-def from_torch(model: TorchModel, example: Inputs, scratch: Path) -> SourceModel:
-    """Export the model for inputs shaped like ``example``.
+def from_torch(
+    model: TorchModel, example: Inputs, scratch: Path, bounds: Bounds = DEFAULT_BOUNDS
+) -> Taken:
+    """Make the model, and export it for inputs shaped like ``example``.
 
     Raises:
-        BuildError: ``FACTORY``, ``WEIGHTS``, ``EXPORT`` or ``EXPORT_DIFFERS``.
+        BuildError: ``FACTORY``, ``WEIGHTS``, ``EXPORT``, ``EXPORT_DIFFERS``; or what taking
+            in the export raises.
     """
+    given = model.weights
+    if given is not None and given.suffix in CODE_SUFFIXES:
+        model = replace(model, weights=weights_of(given, scratch, bounds))
     module = make_module(model)
-    path = scratch / "source.onnx"
+    exported = scratch / "exported.onnx"
+    note = difference_note(export_checked(module, example, exported))
+    taken = from_onnx(exported, example, scratch / "source.onnx", bounds)
+    exported.unlink()
+    # what was exported names places of this machine, what was taken in does not
+    digest = hashlib.sha256((given or taken.source.path).read_bytes()).hexdigest()
+    notes = (*taken.source.notes, note)
+    source = replace(taken.source, kind="torch", digest=digest, torch=model, notes=notes)
+    return Taken(source, taken.scheme)
+
+
+def export_checked(module: torch.nn.Module, example: Inputs, path: Path) -> float:
+    """Export, and return how far the export's answers are from the module's.
+
+    Raises:
+        BuildError: ``FACTORY``, ``EXPORT``, ``EXPORT_DIFFERS`` or ``NOT_FINITE``.
+    """
     _export(module, example, path)
-    proto = load_onnx(path)
-    notes = fix_shapes(proto, example)
-    strip(proto)
-    onnx.save(proto, path)
-    session = Session(path)
-    difference = _check_answers(module, session, example)
-    given = model.weights or path
-    return SourceModel(
-        path=path,
-        kind="torch",
-        digest=hashlib.sha256(given.read_bytes()).hexdigest(),
-        opset=opset_of(proto),
-        io=io_of(session),
-        torch=model,
-        notes=(*notes, f"the export differs from eager PyTorch by at most {difference:.1e}"),
-    )
+    return _check_answers(module, Session(path), example)
+
+
+def difference_note(difference: float) -> str:
+    """For the report."""
+    return f"the export differs from eager PyTorch by at most {difference:.1e}"
 
 
 def _export(module: torch.nn.Module, example: Inputs, path: Path) -> None:
@@ -58,7 +72,8 @@ def _export(module: torch.nn.Module, example: Inputs, path: Path) -> None:
                 module,
                 arguments,
                 str(path),
-                dynamo=True,
+                # TorchScript has only the older exporter
+                dynamo=not isinstance(module, torch.jit.ScriptModule),
                 external_data=False,  # one file: what is signed must be all there is
                 verbose=False,
                 input_names=list(example),
