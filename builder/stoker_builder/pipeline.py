@@ -48,7 +48,7 @@ def _prepare(
     example = read(data.samples, 0).inputs
     began = time.monotonic()
     with progress.stage("read the model", 1) as stage:
-        source = ingest(request.model, request.weights, example, scratch)
+        source = ingest(request.model, request.weights, example, scratch, request.terms)
         stage.advance()
     for text in source.notes:
         progress.note(text)

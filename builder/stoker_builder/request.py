@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.models.source import DEFAULT_TERMS, Terms
 from stoker_contract.names import PositiveInt, Slug, Version
 from stoker_contract.target import Runtime
 
@@ -25,6 +26,7 @@ class BuildRequest:
 
     Attributes:
         model: an ``.onnx`` file, or a factory as ``package.module:function``.
+        terms: what else was said about the model.
         data: the data set's entry point.
         data_arguments: keyword arguments for it.
         output: the release folder to write.
@@ -55,6 +57,7 @@ class BuildRequest:
     counter: int
     targets: tuple[str, ...]
     weights: Path | None = None
+    terms: Terms = DEFAULT_TERMS
     data_arguments: dict[str, str] = field(default_factory=dict)
     min_counter: int = 0
     runtimes: tuple[Runtime, ...] = (Runtime.ONNXRUNTIME, Runtime.OPENVINO)

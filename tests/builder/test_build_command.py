@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
+from support.builder_models import SHAPE, factory
 from support.tiny_build import MODELS
 
 FAST = [
@@ -59,3 +63,30 @@ def test_a_malformed_data_argument_is_refused(tmp_path: Path) -> None:
 
     assert ended.returncode == 1
     assert "--data-arg key=value" in ended.stderr
+
+
+@pytest.mark.parametrize("shape", ["x", "x=", "=1,2", "x=1,-2", "x=1;2"])
+def test_a_malformed_shape_is_refused(tmp_path: Path, shape: str) -> None:
+    """Shapes are name=1,3,224,224."""
+    ended = stoker_build(
+        "--model", "m.onnx", *FAST, "--output", tmp_path / "release", "--shape", shape
+    )
+
+    assert ended.returncode == 1
+    assert "--shape name=1,3,224,224" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_file_of_pytorch_becomes_a_release_when_it_is_trusted(tmp_path: Path) -> None:
+    """``--trust-model-code`` builds from a ``torch.export`` archive; without it nothing opens."""
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(factory(), (torch.ones(SHAPE),)), path)
+    command = ["--model", path, *FAST, "--output", tmp_path / "release", "--precision", "fp32"]
+
+    refused = stoker_build(*command)
+    trusted = stoker_build(*command, "--trust-model-code", "--shape", "x=1,3,16,16")
+
+    assert refused.returncode == 1
+    assert "UNSAFE_FORMAT" in refused.stderr
+    assert trusted.returncode == 0, trusted.stderr
+    assert "without network" in trusted.stderr

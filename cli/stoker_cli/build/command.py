@@ -36,7 +36,28 @@ _Model = Annotated[
     ),
 ]
 _Weights = Annotated[
-    Path | None, typer.Option(help="a .safetensors file for the factory's model", metavar="FILE")
+    Path | None,
+    typer.Option(
+        help="for the factory's model: .safetensors, or a state dict in .pt", metavar="FILE"
+    ),
+]
+_Shape = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="insist on the shape of an input, repeatable; else it is that of the samples",
+        metavar="NAME=1,3,224,224",
+    ),
+]
+_Reference = Annotated[
+    str | None,
+    typer.Option(help="the FP32 model that a quantised --model was made from", metavar="MODEL"),
+]
+_TrustModelCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model-code",
+        help="load a .pt2, .pt or pickled --model, whose code runs, in a process without network",
+    ),
 ]
 _Data = Annotated[
     str,
@@ -88,6 +109,9 @@ def build(  # noqa: PLR0913  one parameter per option
     counter: _Counter,
     output: _Output,
     weights: _Weights = None,
+    shape: _Shape = None,
+    reference: _Reference = None,
+    trust_model_code: _TrustModelCode = False,
     data_arg: _DataArgument = None,
     targets: _Targets = "x86-64-v3,x86-64-vnni",
     runtimes: _Runtimes = "onnxruntime,openvino",
@@ -110,10 +134,12 @@ def build(  # noqa: PLR0913  one parameter per option
 ) -> None:
     """Make a release from a PyTorch or ONNX model: quantise, gate, measure, select."""
     from stoker_builder import request as defaults  # noqa: PLC0415  --help should not pay for it
+    from stoker_builder.models.source import Terms  # noqa: PLC0415
 
     request = defaults.BuildRequest(
         model=model,
         weights=weights,
+        terms=Terms(shapes=_shapes(shape or []), reference=reference, trust_code=trust_model_code),
         data=data,
         data_arguments=_arguments(data_arg or []),
         output=output,
@@ -171,6 +197,18 @@ def _arguments(pairs: list[str]) -> dict[str, str]:
             raise CommandError(detail, hint="write --data-arg key=value")
         arguments[key] = value
     return arguments
+
+
+def _shapes(pairs: list[str]) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for pair in pairs:
+        name, separator, sizes = pair.rpartition("=")
+        parts = sizes.split(",")
+        if not separator or not name or not all(p.isascii() and p.isdigit() for p in parts):
+            detail = f"--shape is {pair!r}"
+            raise CommandError(detail, hint="write --shape name=1,3,224,224")
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes
 
 
 def _given(value: float | None, otherwise: float) -> float:
