@@ -10,7 +10,7 @@ from typing import Final, Literal
 import onnx
 from pydantic import Field
 
-from stoker_builder.models.onnx_source import load_onnx
+from stoker_builder.models.onnx_file import load_onnx
 from stoker_contract.document import Document
 from stoker_contract.names import Count
 
@@ -83,10 +83,10 @@ def onnx_facts(path: Path) -> FileFacts:
     """Look at a file without running it.
 
     Raises:
-        BuildError: ``MODEL_MISSING``, ``MODEL_FORMAT``, ``EXTERNAL_DATA`` or
+        BuildError: ``MODEL_MISSING``, ``MODEL_FORMAT``, ``MODEL_TOO_LARGE``, ``EXTERNAL_DATA`` or
             ``UNSUPPORTED_OP``.
     """
-    model = load_onnx(path)
+    model = load_onnx(path).model
     data = path.read_bytes()
     nodes = list(_nodes(model.graph))
     tensors = list(_tensors(model.graph))
