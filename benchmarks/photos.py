@@ -31,10 +31,11 @@ from stoker_builder.candidates.recipes import RECIPES
 from stoker_builder.data import DataSet, Sample, load_data
 from stoker_builder.kernels.engines import EngineRunner
 from stoker_builder.kernels.isa import host_isa, target_runs_natively
-from stoker_builder.latency.eager import TUNED_ALLOCATOR, EagerChild
 from stoker_builder.latency.machine import describe_machine
 from stoker_builder.latency.measure import BurstRules, Variant, measure
 from stoker_builder.latency.stats import LatencyStats, speedup
+from stoker_builder.latency.torch_process import TorchChild
+from stoker_builder.latency.torch_routes import EAGER_TUNED
 from stoker_builder.models.source import ingest
 from stoker_builder.split import Split, split
 from stoker_builder.targets import load_target, target_names
@@ -183,8 +184,8 @@ def _measure(
     inputs = sample.inputs
     with ExitStack() as stack:
         variants: dict[str, Variant] = {
-            EAGER: stack.enter_context(EagerChild(FACTORY, inputs)),
-            TUNED: stack.enter_context(EagerChild(FACTORY, inputs, allocator=TUNED_ALLOCATOR)),
+            EAGER: stack.enter_context(TorchChild(FACTORY, inputs)),
+            TUNED: stack.enter_context(TorchChild(FACTORY, inputs, route=EAGER_TUNED)),
             PLAIN: _engine(files.fp32, sample, SessionOptions(graph_optimisation="disabled")),
             FP32: _engine(files.fp32, sample, SessionOptions()),
             SHIPPED: _engine(files.shipped, sample, files.artifact.session),

@@ -9,6 +9,7 @@ from pathlib import Path
 from stoker_builder.accuracy.evaluate import Answers
 from stoker_builder.candidates.audit import Audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate, candidates_of
+from stoker_builder.candidates.recipes import GIVEN
 from stoker_builder.data import DataSet
 from stoker_builder.kernels.places import Place, is_installed, native, place_for
 from stoker_builder.latency.candidates import Timings
@@ -90,7 +91,8 @@ class Bench:
         runtimes = [r for r in target.runtimes if r in wanted and is_installed(r)]
         if not self.searched:
             return candidates_of((), runtimes)
-        return candidates_of(target.recipes, runtimes, target.float_precisions)
+        given = (GIVEN,) if self.source.prequantised else ()
+        return candidates_of((*given, *target.recipes), runtimes, target.float_precisions)
 
     def places(self) -> dict[Place, list[Candidate]]:
         """Which candidates run where; FP32 in ONNX Runtime always runs on this machine."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.latency.torch_routes import DEFAULT_ROUTES, ROUTES
 from stoker_builder.models.source import DEFAULT_TERMS, Terms
 from stoker_contract.names import PositiveInt, Slug, Version
 from stoker_contract.target import Runtime
@@ -45,6 +46,7 @@ class BuildRequest:
             INT8 ships.
         baselines: time the unoptimised graph and what the audit refused as well: it shows
             where the speed comes from, and takes time.
+        torch_routes: PyTorch's own ways to run the model that are timed too.
         emulation_budget_s: for running a target's kernels that this machine does not have.
         unsafe_skip_gates: ship the first INT8 candidate whatever it answers, and stamp it.
     """
@@ -71,6 +73,7 @@ class BuildRequest:
     certification_samples: int | None = None
     latency_s: float = LATENCY_S
     baselines: bool = True
+    torch_routes: tuple[str, ...] = DEFAULT_ROUTES
     emulation_budget_s: float = EMULATION_BUDGET_S
     unsafe_skip_gates: bool = False
 
@@ -93,6 +96,11 @@ class BuildRequest:
         if not self.targets:
             hint = "x86-64-vnni, say"
             raise BuildError(BuildCode.BAD_REQUEST, "no target was named", hint)
+        unknown = set(self.torch_routes) - set(ROUTES)
+        if unknown:
+            detail = f"PyTorch has no route {min(unknown)!r} here"
+            hint = f"--torch-routes all, or some of {', '.join(ROUTES)}"
+            raise BuildError(BuildCode.BAD_REQUEST, detail, hint)
         if len(set(self.targets)) != len(self.targets):
             detail = "a target was named twice"
             raise BuildError(BuildCode.BAD_REQUEST, detail, "name each target once")

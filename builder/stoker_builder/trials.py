@@ -11,7 +11,8 @@ from stoker_builder.candidates.recipes import FP32
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.engines import EngineRunner, runner_at
 from stoker_builder.kernels.places import Place, native
-from stoker_builder.latency.candidates import time_candidates
+from stoker_builder.latency.candidates import TorchRoutes, time_candidates
+from stoker_builder.latency.torch_routes import ROUTES
 from stoker_builder.progress import Progress
 from stoker_builder.screening import finalists
 from stoker_builder.split import Part
@@ -122,6 +123,11 @@ def _time_at(bench: Bench, place: Place, candidates: list[Candidate], progress: 
             {c: bench.files[c.recipe] for c in candidates},
             bench.example,
             place,
+            routes=TorchRoutes(
+                wanted=[ROUTES[name] for name in bench.request.torch_routes],
+                calibration=bench.split.calibration,
+                note=progress.note,
+            ),
             seconds=bench.request.latency_s,
             unoptimised=bench.request.baselines and place == native(),
             progress=advance,

@@ -11,7 +11,8 @@ from stoker_builder.bench import BuildResult
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.judging import NOT_MEASURABLE
 from stoker_builder.kernels.isa import host_isa
-from stoker_builder.latency.candidates import EAGER, EAGER_TUNED, UNOPTIMISED
+from stoker_builder.latency.candidates import UNOPTIMISED
+from stoker_builder.latency.torch_routes import DEFAULT_ROUTES
 from stoker_builder.pipeline import build
 from stoker_builder.progress import Silence
 from stoker_builder.rows import Mark, Row
@@ -113,7 +114,7 @@ def test_the_parts_of_the_data_are_disjoint_and_recorded(built: BuildResult) -> 
 
 def test_the_staircase_starts_at_pytorch_as_it_comes(built: BuildResult) -> None:
     """Eager is timed twice, with its own and with a tuned allocator, beside the plain graph."""
-    assert {EAGER, EAGER_TUNED, UNOPTIMISED, "fp32"} <= set(built.timings.stats)
+    assert {*DEFAULT_ROUTES, UNOPTIMISED, "fp32"} <= set(built.timings.stats)
 
 
 @needs_vnni

@@ -59,6 +59,17 @@ class DividesByZero(TinyNet):
         return super().forward(x) * (total / total)
 
 
+class LoopsOverItsShape(TinyNet):
+    """Answers as the plain net, with a loop that only an exporter can follow."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return four scores."""
+        scores = super().forward(x)
+        for _ in range(x.shape[0] - 1):
+            scores = scores + 0
+        return scores
+
+
 def factory() -> nn.Module:
     """A net that answers all of ``dataset`` right."""
     return solved(TinyNet())
@@ -103,6 +114,11 @@ def quantised_by_torchao() -> nn.Module:
         prepared(sample)
     quantised: nn.Module = convert_pt2e(prepared)
     return quantised
+
+
+def loops_over_its_shape() -> nn.Module:
+    """A net that FX graph mode can not trace."""
+    return solved(LoopsOverItsShape())
 
 
 def not_a_module() -> str:

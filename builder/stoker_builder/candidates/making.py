@@ -3,7 +3,7 @@
 from stoker_builder.bench import Bench
 from stoker_builder.candidates.audit import Audit, audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
-from stoker_builder.candidates.recipes import RECIPES
+from stoker_builder.candidates.recipes import GIVEN, RECIPES
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.progress import Progress
 from stoker_contract.target import Runtime
@@ -13,6 +13,8 @@ def make_files(bench: Bench, progress: Progress) -> None:
     """Follow every recipe of every target; one that fails is remembered with its reason."""
     if not bench.searched:
         return
+    if bench.source.prequantised is not None:
+        bench.files[GIVEN] = bench.source.prequantised.path
     names = list(dict.fromkeys(name for target in bench.targets for name in target.recipes))
     from stoker_builder.candidates.quantise import Quantiser  # noqa: PLC0415  heavy tools
 

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 FP32: Final = "fp32"
+GIVEN: Final = "int8-given"  # not a recipe of ours: the model came quantised
 
 
 @dataclass(frozen=True, slots=True)

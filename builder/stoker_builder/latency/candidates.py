@@ -1,29 +1,30 @@
 """Measuring the candidates against PyTorch eager and against FP32, all interleaved."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from stoker_builder.candidates.candidate import REFERENCE, Candidate, candidates_of
+from stoker_builder.data import Samples, each
+from stoker_builder.errors import BuildError
 from stoker_builder.kernels.engines import EngineChild, EngineRunner
 from stoker_builder.kernels.places import Place, Way
 from stoker_builder.latency.conditions import Conditions, MachineWatch
-from stoker_builder.latency.eager import TUNED_ALLOCATOR, EagerChild
 from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, Variant, measure
 from stoker_builder.latency.stats import LatencyStats, busy_share, speedup
+from stoker_builder.latency.torch_process import TorchChild
+from stoker_builder.latency.torch_routes import EAGER, EAGER_TUNED, ROUTES, TorchRoute
+from stoker_builder.models.entrypoints import TorchModel
 from stoker_builder.models.source import Inputs, SourceModel
 from stoker_builder.rows import Pace
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import Runtime
 
-EAGER: Final = "eager"
-EAGER_TUNED: Final = "eager-tuned"
 UNOPTIMISED: Final = "fp32-unoptimised"
 BASELINES: Final = {
-    EAGER: "PyTorch eager",
-    EAGER_TUNED: "  allocator tuned",
+    **{name: route.title for name, route in ROUTES.items()},
     UNOPTIMISED: "FP32, unoptimised",
 }
 _OTHER_FP32: Final = candidates_of((), (Runtime.OPENVINO,))[-1]
@@ -47,7 +48,7 @@ class Timings:
         if own is None:
             return None
         ratios = {name: speedup(other, own) for name, other in self.stats.items()}
-        eager, tuned = ratios.get(EAGER), ratios.get(EAGER_TUNED)
+        eager, tuned = ratios.get(EAGER.name), ratios.get(EAGER_TUNED.name)
         fp32 = ratios.get(REFERENCE.name) or ratios.get(_OTHER_FP32.name)
         return Pace(
             stats=own,
@@ -59,12 +60,28 @@ class Timings:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TorchRoutes:
+    """PyTorch's own ways to run the model.
+
+    Attributes:
+        wanted: which of them.
+        calibration: samples for those that quantise.
+        note: is told which one could not run the model, and why.
+    """
+
+    wanted: Sequence[TorchRoute]
+    calibration: Samples
+    note: Callable[[str], None]
+
+
 def time_candidates(  # noqa: PLR0913  what to time, where and how
     source: SourceModel,
     files: Mapping[Candidate, Path],
     inputs: Inputs,
     place: Place,
     *,
+    routes: TorchRoutes,
     seconds: float,
     unoptimised: bool,
     progress: Callable[[float], None],
@@ -76,6 +93,7 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
         files: of the candidates.
         inputs: one sample.
         place: with which instructions; eager is timed with this machine's own only.
+        routes: PyTorch's own, which are left out where they can not run the model.
         seconds: per variant, unless it has a thousand samples sooner.
         unoptimised: time FP32 without graph optimisation too.
         progress: called with the share that is done.
@@ -86,11 +104,7 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
     with ExitStack() as stack:
         variants: dict[str, Variant] = {}
         if source.torch is not None and place.way is Way.NATIVE:
-            for name, allocator in ((EAGER, {}), (EAGER_TUNED, TUNED_ALLOCATOR)):
-                child = EagerChild(
-                    source.torch.factory, inputs, weights=source.torch.weights, allocator=allocator
-                )
-                variants[name] = stack.enter_context(child)
+            variants |= _started(source.torch, inputs, routes, stack)
         if unoptimised:
             plain = SessionOptions(graph_optimisation="disabled")
             variants[UNOPTIMISED] = _variant(files[REFERENCE], inputs, plain)
@@ -113,6 +127,28 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
         )
     conditions = watch.conditions(busy_share(stats.values()))
     return Timings(stats, conditions, place.name)
+
+
+def _started(
+    model: TorchModel, inputs: Inputs, routes: TorchRoutes, stack: ExitStack
+) -> dict[str, Variant]:
+    variants: dict[str, Variant] = {}
+    for route in routes.wanted:
+        child = TorchChild(
+            model.factory,
+            inputs,
+            route=route,
+            calibration=(sample.inputs for sample in each(routes.calibration)),
+            weights=model.weights,
+        )
+        try:
+            variants[route.name] = stack.enter_context(child)
+        except BuildError as error:
+            # eager has to run; that PyTorch can not compile or quantise this one is a finding
+            if route.method == "eager":
+                raise
+            routes.note(error.detail)
+    return variants
 
 
 def _variant(path: Path, inputs: Inputs, session: SessionOptions) -> Variant:

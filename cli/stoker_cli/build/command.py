@@ -93,6 +93,12 @@ _Latency = Annotated[
     float | None,
     typer.Option(help="time each variant for so long; 0 for not at all", min=0.0, metavar="S"),
 ]
+_TorchRoutes = Annotated[
+    str,
+    typer.Option(
+        help="PyTorch's own ways that are timed too: eager twice, all, or names", metavar="NAMES"
+    ),
+]
 _Emulation = Annotated[
     float | None,
     typer.Option(help="for targets that this CPU is not; 0 for none", min=0.0, metavar="S"),
@@ -125,6 +131,7 @@ def build(  # noqa: PLR0913  one parameter per option
     precision: _Precision = Precision.AUTO,
     samples: _Samples = None,
     latency_s: _Latency = None,
+    torch_routes: _TorchRoutes = "eager",
     emulation_budget_s: _Emulation = None,
     quick: Annotated[bool, typer.Option("--quick", help="less timing, less emulation")] = False,
     unsafe_skip_gates: Annotated[
@@ -157,6 +164,7 @@ def build(  # noqa: PLR0913  one parameter per option
         certification_samples=samples,
         latency_s=_given(latency_s, defaults.QUICK_LATENCY_S if quick else defaults.LATENCY_S),
         baselines=not quick,
+        torch_routes=_routes(torch_routes),
         emulation_budget_s=_given(
             emulation_budget_s,
             defaults.QUICK_EMULATION_BUDGET_S if quick else defaults.EMULATION_BUDGET_S,
@@ -209,6 +217,14 @@ def _shapes(pairs: list[str]) -> dict[str, tuple[int, ...]]:
             raise CommandError(detail, hint="write --shape name=1,3,224,224")
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
+
+
+def _routes(names: str) -> tuple[str, ...]:
+    from stoker_builder.latency.torch_routes import DEFAULT_ROUTES, ROUTES  # noqa: PLC0415
+
+    short = {"eager": DEFAULT_ROUTES, "all": tuple(ROUTES)}
+    listed = (part.strip() for part in names.split(",") if part.strip())
+    return tuple(dict.fromkeys(n for name in listed for n in short.get(name, (name,))))
 
 
 def _given(value: float | None, otherwise: float) -> float:
