@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = _command(commands, "run", _run, "update this device until told to end")
     run.add_argument("--with-server", action="store_true", help="start stoker-server as a child")
-    run.add_argument("--log-format", choices=("json", "console"), default="json")
+    run.add_argument("--log-format", choices=("journal", "json", "console"), default="json")
     run.add_argument("--debug", action="store_true", help="log more")
     status = _command(commands, "status", _status, "what this device runs and is doing")
     status.add_argument("--json", action="store_true", help="for machines")

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-queue", type=int, default=128, help="requests waiting per slot")
     parser.add_argument("--run-timeout-s", type=float, default=60.0)
     parser.add_argument("--drain-timeout-s", type=float, default=10.0)
-    parser.add_argument("--log-format", choices=("json", "console"), default="console")
+    parser.add_argument("--log-format", choices=("journal", "json", "console"), default="console")
     return parser
 
 

@@ -142,9 +142,11 @@ def _after_handshake(secured: ssl.SSLSocket, where: str) -> Answer:
         refused = not secured.recv(1)
     except TimeoutError:
         refused = False
+    except (ssl.SSLError, ConnectionError):
+        refused = True
     if refused:
         advice = "the certificate may be revoked: ask whoever runs the fleet, or enrol again"
-        return Answer(f"{where} closed the connection", advice)
+        return Answer(f"{where} refuses our certificate", advice)
     return Answer(f"{where} answers with {secured.version()}")
 
 
