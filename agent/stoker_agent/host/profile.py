@@ -1,30 +1,27 @@
-"""What this machine is: processor, memory, runtimes, module. Detected, never configured."""
+"""What this machine is: processor, memory, runtimes. Detected, never configured."""
 
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from stoker_agent.host.board import detect_board
 from stoker_contract.target import Arch, Profile
 
 RUNTIMES: Final[Mapping[str, tuple[str, ...]]] = {
     # The name in a manifest, and the distributions that bring it.
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
-    "tensorrt": ("tensorrt", "tensorrt-lean"),
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-bindings"),
+    "tensorrt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13-bindings"),
 }
 # Features that decide which artifact runs, and how fast. The rest would only fill the reports.
 _RELEVANT: Final = re.compile(
     r"^(s?sse|avx|amx|fma|f16c|asimd|sve|sme(?!p)|i8mm|bf16|fphp|neon|vfp)"
 )
 _ARCH: Final = {"arm64": Arch.AARCH64, "amd64": Arch.X86_64}
-_L4T: Final = re.compile(r"# R(\d+) \(release\), REVISION: ([\d.]+)")
-_CUDA: Final = re.compile(r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([\d.]+)"')
-NVIDIA_SMI_TIMEOUT_S: Final = 10.0
 
 
 def detect_profile(
@@ -42,6 +39,10 @@ def detect_profile(
     """
     cpu = _cpuinfo(_text(root / "proc/cpuinfo"))
     runtimes = installed_runtimes()
+    board = detect_board(root)
+    if board.tensorrt is not None:
+        # the engine's own Python may have the binding that this one has not
+        runtimes.setdefault("tensorrt", board.tensorrt)
     return Profile(
         arch=_arch(machine or os.uname().machine),
         isa=tuple(sorted(feature for feature in cpu.features if _RELEVANT.match(feature))),
@@ -49,11 +50,11 @@ def detect_profile(
         cores=cpu.cores,
         memory_bytes=_memory_bytes(_text(root / "proc/meminfo")),
         runtimes=runtimes,
-        gpu_sm=_gpu_sm() if root == Path("/") else None,
-        module=_text(root / "proc/device-tree/model").rstrip("\0\n") or None,
+        gpu_sm=board.gpu_sm,
+        module=board.module,
         tensorrt=runtimes.get("tensorrt"),
-        cuda=_first(_CUDA, _text(root / "usr/local/cuda/version.json")),
-        l4t=_l4t(_text(root / "etc/nv_tegra_release")),
+        cuda=board.cuda,
+        l4t=board.l4t,
         stoker=_version("stoker") or "",
         labels=dict(labels),
     )
@@ -108,32 +109,6 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _gpu_sm() -> str | None:
-    """Compute capability of the first NVIDIA GPU, such as ``87``."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    command = [program, "--query-gpu=compute_cap", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(  # noqa: S603 - a fixed command
-            command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    match = re.match(r"(\d+)\.(\d+)", answer.strip())
-    return f"{match[1]}{match[2]}" if match else None
-
-
-def _l4t(text: str) -> str | None:
-    match = _L4T.search(text)
-    return f"{match[1]}.{match[2]}" if match else None
-
-
-def _first(pattern: re.Pattern[str], text: str) -> str | None:
-    match = pattern.search(text)
-    return match[1] if match else None
 
 
 def _text(path: Path) -> str:

@@ -8,7 +8,7 @@ import pytest
 from stoker_agent.host.figures import Machine, clock_synchronised, disk, memory
 from stoker_agent.host.profile import detect_profile
 from stoker_contract.reported import Capacity
-from stoker_contract.target import Arch
+from stoker_contract.target import Arch, Runtime
 
 JETSON_CPUINFO = "".join(
     f"processor\t: {core}\nFeatures\t: fp asimd {extra}crc32\nCPU part\t: 0xd42\n\n"
@@ -30,7 +30,7 @@ def test_this_machine_knows_itself() -> None:
     assert profile.cores > 0
     assert profile.memory_bytes > 0
     assert profile.labels == {"site": "berlin"}
-    assert set(profile.runtimes) <= {"onnxruntime", "openvino", "tensorrt"}
+    assert set(profile.runtimes) <= {runtime.value for runtime in Runtime}
 
 
 def test_a_jetson_is_recognised(tmp_path: Path) -> None:
@@ -48,6 +48,22 @@ def test_a_jetson_is_recognised(tmp_path: Path) -> None:
     assert profile.memory_bytes == 7825448 * 1024
     assert profile.module == "NVIDIA Jetson Orin Nano"
     assert (profile.l4t, profile.cuda) == ("36.4.3", "12.6.68")
+
+
+def test_modules_of_one_kind_are_told_apart(tmp_path: Path) -> None:
+    """The part number names the module, the chip its GPU, a file name TensorRT."""
+    names = "nvidia,p3768-0000+p3767-0005\0nvidia,p3767-0005\0nvidia,tegra234\0"
+    write(tmp_path / "proc/device-tree/compatible", names)
+    write(tmp_path / "proc/device-tree/model", "NVIDIA Jetson Orin Nano Developer Kit\0")
+    library = tmp_path / "usr/lib/aarch64-linux-gnu"
+    write(library / "libnvinfer.so.10.3.0", "")
+    write(library / "libnvinfer.so.10", "")
+    write(library / "libnvinfer_plugin.so.10.3.0", "")
+
+    profile = detect_profile({}, root=tmp_path, machine="aarch64")
+
+    assert (profile.module, profile.gpu_sm) == ("orin-nano-8gb", "87")
+    assert profile.tensorrt == profile.runtimes["tensorrt"] == "10.3.0"
 
 
 def test_only_what_every_core_can_do_is_promised(tmp_path: Path) -> None:
