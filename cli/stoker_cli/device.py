@@ -98,6 +98,29 @@ def latency(
     draw(merged, device)
 
 
+@app.command()
+def rebuilds(config: Config = None, *, as_json: AsJson = False) -> None:
+    """List the builds that devices wait for, after an upgrade of their TensorRT."""
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from stoker_fleet.store.rebuilds import wanted_rebuilds  # noqa: PLC0415
+
+    settings, store = open_fleet(config)
+    warn_without_controller(settings)
+    with store.transaction() as session:
+        wanted = wanted_rebuilds(session)
+    if as_json:
+        typer.echo(json.dumps([asdict(rebuild) for rebuild in wanted]))
+        return
+    if not wanted:
+        _say("No device waits for a build.")
+    for rebuild in wanted:
+        hardware = " ".join(f"{k}={v}" for k, v in asdict(rebuild.hardware).items() if v)
+        _say(f"{rebuild.release}  for {hardware}")
+        _say(f"  {len(rebuild.devices)} waiting since {plain(rebuild.asked_at)} UTC:")
+        _say(f"  {', '.join(rebuild.devices)}; {rebuild.detail}")
+
+
 def _say(line: str) -> None:
     typer.echo(printable(line))
 

@@ -16,10 +16,12 @@ class ReportedSlot(Document):
 
     Attributes:
         active: digest that the worker itself says it runs, not what was asked for.
+        committed_release: what the slot file names; another one is served when that fails.
     """
 
     active: Sha256 | None = None
     release: ShortText | None = None
+    committed_release: ShortText | None = None
     previous: Sha256 | None = None
     previous_release: ShortText | None = None
     staged: Sha256 | None = None

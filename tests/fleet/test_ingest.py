@@ -14,7 +14,7 @@ from stoker_contract.codes import Outcome, ReasonCode
 from stoker_contract.desired import Desired
 from stoker_contract.document import Document as AnyDocument
 from stoker_contract.histogram import Histogram
-from stoker_contract.reported import Get, Presence, Reported
+from stoker_contract.reported import Get, Presence, Reported, ReportedSlot
 from stoker_contract.status import Measured, Phase, StatusEvent
 from stoker_contract.telemetry import LatencyWindow, Telemetry
 from stoker_contract.topics import DeviceTopics
@@ -22,6 +22,7 @@ from stoker_fleet.core.assignment import RolloutPlan
 from stoker_fleet.observer import Asked, Observer
 from stoker_fleet.store import devices, rollouts
 from stoker_fleet.store.latency import merged_latency
+from stoker_fleet.store.rebuilds import Rebuild, wanted_rebuilds
 from stoker_fleet.store.rollouts import Document, RolloutRequest, RolloutView
 from stoker_fleet.store.schema import Store, counted
 from support.documents import DIGEST, PROFILE, SLOT_DESIRED, TIME
@@ -283,3 +284,46 @@ def test_the_store_survives_being_opened_again(tmp_path: Path) -> None:
     with again.transaction() as session:
         assert devices.one_device(session, "edge-1").online
     again.close()
+
+
+def misfit(device: str, seq: int, **slot: object) -> Reported:
+    """A device whose engine was compiled for another TensorRT."""
+    state = ReportedSlot.model_validate(
+        {"committed_release": "photos/2.0.0", "release": "photos/2.0.0", "ready": True, **slot}
+    )
+    profile = PROFILE.model_copy(update={"module": "orin-nano-8gb", "tensorrt": "10.16.2"})
+    update = {"slots": {"main": state}, "profile": profile}
+    return reported(1, seq, device=device).model_copy(update=update)
+
+
+def wanted(store: Store) -> tuple[Rebuild, ...]:
+    with store.transaction() as session:
+        return wanted_rebuilds(session)
+
+
+def test_devices_that_were_upgraded_ask_for_a_build_until_they_have_it(store: Store) -> None:
+    """One entry for all devices of a kind; it goes when the slot serves an engine of its own."""
+    asking = {"degraded": True, "reason": ReasonCode.PLAN_MISMATCH, "detail": "made by 10.3.0"}
+    for device in ("edge-1", "edge-2"):
+        for seq in (1, 2):  # a device says it again and again
+            observe(store, DeviceTopics("demo", device).reported, misfit(device, seq, **asking))
+
+    (rebuild,) = wanted(store)
+    assert (rebuild.release, rebuild.devices) == ("photos/2.0.0", ("edge-1", "edge-2"))
+    assert (rebuild.hardware.module, rebuild.hardware.tensorrt) == ("orin-nano-8gb", "10.16.2")
+    assert rebuild.detail == "made by 10.3.0"
+
+    observe(store, DeviceTopics("demo", "edge-1").reported, misfit("edge-1", 3))
+    assert [r.devices for r in wanted(store)] == [("edge-2",)]
+
+
+def test_a_slot_that_is_degraded_for_another_reason_asks_for_nothing(store: Store) -> None:
+    """And does not take a request back."""
+    asking = {"degraded": True, "reason": ReasonCode.PLAN_MISMATCH}
+    crashed = {"degraded": True, "reason": ReasonCode.ENGINE_CRASH_LOOP}
+    observe(store, TOPICS.reported, misfit("edge-1", 1, **crashed))
+    assert wanted(store) == ()
+
+    observe(store, TOPICS.reported, misfit("edge-1", 2, **asking))
+    observe(store, TOPICS.reported, misfit("edge-1", 3, **crashed))
+    assert len(wanted(store)) == 1

@@ -68,7 +68,7 @@ def golden_set(factor: float, samples: int = 4) -> bytes:
 
 @dataclass
 class Release:
-    """A published release of one artifact."""
+    """A published release of one artifact, and perhaps one that it falls back to."""
 
     manifest: manifest.Manifest
     manifest_ref: desired.FileRef
@@ -78,6 +78,14 @@ class Release:
         """The artifact and its golden set, as a desired state names them."""
         artifact = self.manifest.artifacts[0]
         return desired.Choice(artifact=_ref(artifact), golden=_ref(artifact.golden))
+
+    @property
+    def choices(self) -> tuple[desired.Choice, ...]:
+        """All of them, as they are in the manifest."""
+        return tuple(
+            desired.Choice(artifact=_ref(one), golden=_ref(one.golden))
+            for one in self.manifest.artifacts
+        )
 
     @property
     def digest(self) -> str:
@@ -117,7 +125,12 @@ def make_manifest(version: str, artifact: bytes, golden: bytes) -> manifest.Mani
 
 
 def publish(
-    root: Path, version: str, *, artifact: bytes | None = None, golden: bytes | None = None
+    root: Path,
+    version: str,
+    *,
+    artifact: bytes | None = None,
+    golden: bytes | None = None,
+    fallback: bytes | None = None,
 ) -> Release:
     """Put a release where a device finds its files; nobody signs it."""
     factor = float(version.split(".", maxsplit=1)[0])
@@ -127,7 +140,23 @@ def publish(
     entry = built.artifacts[0]
     _put(root, entry.path, artifact)
     _put(root, entry.golden.path, golden)
+    if fallback is not None:
+        built = _with_fallback(built, fallback)
+        _put(root, built.artifacts[1].path, fallback)
     return Release(built, _put(root, f"tiny/{version}/manifest.json", built.encode()))
+
+
+def _with_fallback(built: manifest.Manifest, fallback: bytes) -> manifest.Manifest:
+    digest = hashlib.sha256(fallback).hexdigest()
+    first = built.artifacts[0].model_copy(update={"fallback": (digest,)})
+    spare = built.artifacts[0].model_copy(
+        update={
+            "path": f"{built.release}/spare.onnx",
+            "digest": digest,
+            "length": len(fallback),
+        }
+    )
+    return built.model_copy(update={"artifacts": (first, spare)})
 
 
 def _put(root: Path, path: str, data: bytes) -> desired.FileRef:
@@ -157,7 +186,7 @@ def want(
             slot: desired.SlotDesired(
                 release=release.manifest.release,
                 manifest=release.manifest_ref,
-                choices=(release.choice,),
+                choices=release.choices,
                 gates=gates or desired.Gates(min_samples=10),
                 probation=probation or desired.Probation(duration_s=0.05, min_samples=10),
             )

@@ -212,6 +212,8 @@ def _plan_files(plans: Iterable[SlotPlan]) -> Iterable[FileRef]:
     for plan in plans:
         yield plan.artifact
         yield plan.golden_file
+        if plan.fallback is not None:
+            yield plan.fallback.file
 
 
 def _named_by_slots(slots: SlotFiles) -> Iterable[str]:

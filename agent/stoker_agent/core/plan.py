@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from stoker_agent.core.record import Intent, SlotPlan
+from stoker_agent.core.record import Fallback, Intent, SlotPlan
 from stoker_contract.codes import ReasonCode
 from stoker_contract.desired import Choice, FileRef, SlotDesired
 from stoker_contract.engine import EngineSpec, SlotFile
@@ -82,6 +82,8 @@ def _plan_slot(
         probation=desired.probation,
         drain_timeout_s=desired.swap.drain_timeout_s,
         before=committed.current.digest if committed else None,
+        fallback=_fallback(artifact, desired, manifest, situation),
+        fallback_before=committed.fallback if committed else None,
     )
 
 
@@ -104,6 +106,21 @@ def _choose(
         reasons.append(why_not)
     detail = f"{manifest.release}: {'; '.join(reasons)}; build it for a target of this device"
     return Rejected(ReasonCode.INCOMPATIBLE_TARGET, detail[:1024])
+
+
+def _fallback(
+    artifact: Artifact, desired: SlotDesired, manifest: Manifest, situation: Situation
+) -> Fallback | None:
+    """The first choice that the artifact names as its fallback and that runs here too."""
+    for choice in desired.choices:
+        other = _named(choice, manifest)
+        if other is None or other.digest not in artifact.fallback:
+            continue
+        runtime = other.session.runtime
+        if why_incompatible(other.target, other.kind, situation.profile, runtime) is None:
+            path = situation.blob_path(other.digest)
+            return Fallback(file=choice.artifact, spec=engine_spec(other, manifest.release, path))
+    return None
 
 
 def _named(choice: Choice, manifest: Manifest) -> Artifact | None:
@@ -143,7 +160,7 @@ def committed_slot(plan: SlotPlan, before: SlotFile | None, intent: Intent) -> S
         slot=plan.slot,
         current=plan.spec,
         previous=previous,
-        fallback=before.fallback if before else None,
+        fallback=plan.fallback.spec if plan.fallback else None,
         generation=intent.generation,
         deployment_id=intent.desired.deployment_id,
     )
@@ -155,4 +172,5 @@ def restored_slot(plan: SlotPlan, now: SlotFile) -> SlotFile | None:
         return None
     if now.previous.digest != plan.before:
         return None
-    return now.model_copy(update={"current": now.previous, "previous": None})
+    before = {"current": now.previous, "previous": None, "fallback": plan.fallback_before}
+    return now.model_copy(update=before)

@@ -19,11 +19,20 @@ class Intent(Document):
     accepted: ShortText
 
 
+class Fallback(Document):
+    """What a slot serves when its engine no longer fits the device: a file, and how it is run."""
+
+    file: FileRef
+    spec: EngineSpec
+
+
 class SlotPlan(Document):
     """How one slot changes.
 
     Attributes:
         before: digest of the committed engine when the plan was made; None for an empty slot.
+        fallback: of the new engine, where its release has one for this device.
+        fallback_before: of the committed engine, for a rollback.
     """
 
     slot: Slug
@@ -36,6 +45,8 @@ class SlotPlan(Document):
     probation: Probation
     drain_timeout_s: float
     before: Sha256 | None = None
+    fallback: Fallback | None = None
+    fallback_before: EngineSpec | None = None
 
 
 class Progress(Document):

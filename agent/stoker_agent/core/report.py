@@ -148,9 +148,11 @@ def _slot(
     file: SlotFile | None, status: SlotStatus | None, server: ServerStatus | None
 ) -> ReportedSlot:
     previous = file.previous if file else None
+    committed = file.current.release if file else None
     if status is None:
         # Only a worker can say what is active; without one the slot file is only an intention.
         return ReportedSlot(
+            committed_release=committed,
             previous=previous.digest if previous else None,
             previous_release=previous.release if previous else None,
             degraded=True,
@@ -160,6 +162,7 @@ def _slot(
     return ReportedSlot(
         active=status.active.digest if status.active else None,
         release=status.active.release if status.active else None,
+        committed_release=committed,
         previous=previous.digest if previous else None,
         previous_release=previous.release if previous else None,
         staged=status.candidate.digest if status.candidate else None,

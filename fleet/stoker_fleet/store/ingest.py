@@ -14,6 +14,7 @@ from stoker_contract.reported import Presence, Reported
 from stoker_contract.status import StatusEvent
 from stoker_contract.telemetry import Telemetry
 from stoker_fleet.core.story import tell
+from stoker_fleet.store.rebuilds import note_rebuilds
 from stoker_fleet.store.schema import DesiredRow, Device, LatencyRow, StatusRow
 
 
@@ -25,6 +26,7 @@ def store_reported(session: Session, reported: Reported, now: datetime) -> bool:
     row.reported_epoch, row.reported_seq = reported.epoch, reported.seq
     row.reported = reported.encode().decode()
     row.reported_at = now.isoformat()
+    note_rebuilds(session, reported, now)
     return True
 
 

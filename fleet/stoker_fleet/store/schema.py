@@ -122,6 +122,25 @@ class DesiredRow(Base):
     measured: Mapped[str] = mapped_column(default="{}")
 
 
+class RebuildRow(Base):
+    """A build that a device asks for: its engine was compiled for software it no longer has.
+
+    Attributes:
+        release: whose engine that is.
+        profile: of the device when it asked, which is what to build for.
+        done_at: when the device served an engine of its own again.
+    """
+
+    __tablename__ = "rebuilds"
+    device: Mapped[str] = mapped_column(primary_key=True)
+    slot: Mapped[str] = mapped_column(primary_key=True)
+    release: Mapped[str] = mapped_column(primary_key=True)
+    profile: Mapped[str]
+    detail: Mapped[str]
+    asked_at: Mapped[str]
+    done_at: Mapped[str | None]
+
+
 class Store:
     """The database of one fleet: one file, read by many processes, written by few."""
 

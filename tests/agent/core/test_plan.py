@@ -143,3 +143,40 @@ def test_a_commit_can_be_taken_back() -> None:
     assert restored is not None
     assert restored.current == OLD
     assert restored_slot(plan, old) is None
+
+
+ONNX = ARTIFACT.model_copy(update={"digest": "ef" * 32, "path": "photos/2.0.0/fp32.onnx"})
+WITH_FALLBACK = MANIFEST.model_copy(
+    update={"artifacts": (ARTIFACT.model_copy(update={"fallback": (ONNX.digest,)}), ONNX)}
+)
+SPARE = Choice(
+    artifact=FileRef(path=ONNX.path, digest=ONNX.digest, length=ONNX.length), golden=CHOICE.golden
+)
+
+
+def with_fallback(*choices: Choice) -> Intent:
+    """A release whose first artifact names the second as its fallback."""
+    return intent(*choices).model_copy(update={"manifests": {"detector": WITH_FALLBACK}})
+
+
+def test_the_fallback_travels_with_the_engine_and_goes_with_it() -> None:
+    """It is there before it is needed, and a rollback brings back that of the old engine."""
+    old_fallback = SPEC.model_copy(update={"digest": "12" * 32})
+    old = SlotFile(slot="detector", current=OLD, fallback=old_fallback)
+    plan = plan_of(with_fallback(CHOICE, SPARE), situation({"detector": old}))
+
+    assert plan.fallback is not None
+    assert plan.fallback.file == SPARE.artifact
+    committed = committed_slot(plan, old, intent())
+    assert committed.fallback == plan.fallback.spec
+    assert committed.fallback.path == f"/store/{ONNX.digest}"
+    restored = restored_slot(plan, committed)
+    assert restored is not None
+    assert (restored.current, restored.fallback) == (OLD, old_fallback)
+
+
+def test_a_fallback_that_the_director_did_not_name_is_not_taken() -> None:
+    """The manifest alone moves no bytes."""
+    plan = plan_of(with_fallback(CHOICE), situation())
+
+    assert plan.fallback is None
