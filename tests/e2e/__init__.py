@@ -1,0 +1,1 @@
+"""A fleet of booted systems: the proof of the whole, run by ``scripts/e2e``."""

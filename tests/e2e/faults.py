@@ -1,0 +1,54 @@
+"""Ways to hurt a device that are more than one command, each with its way back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from e2e.devices import STATE, Device
+
+DROP_INS: Final = "/etc/systemd/system/{unit}.d"
+_FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+
+
+def add_drop_in(device: Device, unit: str, name: str, text: str) -> None:
+    """Change a service for this run. It has to be restarted."""
+    folder = DROP_INS.format(unit=unit)
+    device.node.run("mkdir", "-p", folder)
+    device.node.run("tee", f"{folder}/e2e-{name}.conf", stdin=text)
+    device.node.run("systemctl", "daemon-reload")
+
+
+def remove_drop_in(device: Device, unit: str, name: str) -> None:
+    """Undo :func:`add_drop_in`. The service has to be restarted."""
+    device.node.run("rm", "-f", f"{DROP_INS.format(unit=unit)}/e2e-{name}.conf")
+    device.node.run("systemctl", "daemon-reload")
+
+
+def quick_watchdog(device: Device, unit: str, seconds: int) -> None:
+    """Let systemd notice sooner that a service stands still."""
+    add_drop_in(device, unit, "watchdog", f"[Service]\nWatchdogSec={seconds}\n")
+    device.restart(unit)
+
+
+@contextmanager
+def full_disk(device: Device, *, left_mib: int = 0) -> Iterator[None]:
+    """Let something else fill the disk of a device, to the last block if nothing is to be left."""
+    told = device.node.run("df", "--output=avail", "--block-size=1", f"/{STATE}")
+    # The last blocks go one by one: of these some are needed to note down where a file lies.
+    length = int(told.split()[-1]) - max(left_mib, 4) * 1024**2
+    device.node.run("fallocate", "--length", str(length), "/var/e2e-filling")
+    if not left_mib:
+        device.node.run("sh", "-c", "dd if=/dev/zero of=/var/e2e-rest bs=4k 2>/dev/null || true")
+    try:
+        yield
+    finally:
+        device.node.run("rm", "-f", "/var/e2e-filling", "/var/e2e-rest")
+
+
+def set_clock(device: Device, unit: str, when: str) -> None:
+    """Let a service believe that it is another time. The clock of the machine is left alone."""
+    text = (
+        f"[Service]\nEnvironment=LD_PRELOAD={_FAKETIME}\nEnvironment=DONT_FAKE_MONOTONIC=1\n"
+        f'Environment="FAKETIME={when}"\n'
+    )
+    add_drop_in(device, unit, "clock", text)
