@@ -7,8 +7,8 @@ out, and the multiply-accumulates that stayed in floating point are counted.
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,15 @@ _WEIGHT_POSITION: Final[Mapping[str, tuple[int, bool]]] = {
     "MatMulInteger": (1, True),
     "MatMulIntegerToFloat": (1, True),
     "DynamicQuantizeMatMul": (1, True),
+}
+# what runtimes call an operator after they have fused something into it
+_KINDS: Final[Mapping[str, str]] = {
+    "FusedConv": "Conv",
+    "FusedGemm": "Gemm",
+    "FusedMatMul": "MatMul",
+    "Convolution": "Conv",
+    "Deconvolution": "ConvTranspose",
+    "FullyConnected": "MatMul",
 }
 _GEMMS: Final = frozenset({"Gemm", "FusedGemm", "QGemm"})
 _KERNEL_EVENT: Final = "_kernel_time"
@@ -82,6 +91,12 @@ class Audit:
         """Whether the file is what it claims to be."""
         return self.share >= MIN_QUANTISED_SHARE and not self.uncounted
 
+    def among(self, operators: Collection[str]) -> "Audit":
+        """The same of some operators only: what a recipe left in floating point on purpose."""
+        kept = tuple(node for node in self.float_nodes if _is_one_of(node.name, operators))
+        uncounted = tuple(name for name in self.uncounted if _is_one_of(name, operators))
+        return replace(self, float_nodes=kept, uncounted=uncounted)
+
     def fusion(self, before: "Audit | None" = None) -> Fusion:
         """As the manifest writes it; ``before`` is the audit of the FP32 file."""
         names = [node.name for node in self.float_nodes] + list(self.uncounted)
@@ -90,6 +105,11 @@ class Audit:
             float_ops=tuple(name[:256] for name in names[:_MAX_NAMES]),
             transposes_added=max(0, self.transposes - (before.transposes if before else 0)),
         )
+
+
+def _is_one_of(name: str, operators: Collection[str]) -> bool:
+    kind = _KINDS.get(name.split(" ", 1)[0], name.split(" ", 1)[0])
+    return kind in operators
 
 
 def audit(path: Path, inputs: Inputs, scratch: Path) -> Audit:

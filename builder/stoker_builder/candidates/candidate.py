@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from stoker_builder.candidates.recipes import FP32
+from stoker_builder.candidates.recipes import FP32, RECIPES
 from stoker_contract.manifest import Precision, SessionOptions
 from stoker_contract.target import Runtime
 
@@ -68,4 +68,9 @@ def candidates_of(
         for p in (float_precisions if runtime is Runtime.OPENVINO else (FP32,))
     ]
     found = [Candidate(recipe, session) for recipe in (FP32, *recipes) for session in sessions]
-    return tuple(dict.fromkeys([REFERENCE, *found]))
+    return tuple(dict.fromkeys([REFERENCE, *(c for c in found if _is_worth_making(c))]))
+
+
+def _is_worth_making(candidate: Candidate) -> bool:
+    recipe = RECIPES.get(candidate.recipe)
+    return recipe is None or recipe.runtimes is None or candidate.runtime in recipe.runtimes

@@ -1,5 +1,7 @@
 """From recipes to files, and what each runtime makes of each file."""
 
+from pathlib import Path
+
 from stoker_builder.bench import Bench
 from stoker_builder.candidates.audit import Audit, audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
@@ -15,7 +17,14 @@ def make_files(bench: Bench, progress: Progress) -> None:
         return
     if bench.source.prequantised is not None:
         bench.files[GIVEN] = bench.source.prequantised.path
-    names = list(dict.fromkeys(name for target in bench.targets for name in target.recipes))
+    present = operators_in(bench.source.path)
+    names = []
+    for name in dict.fromkeys(name for target in bench.targets for name in target.recipes):
+        wanted = RECIPES[name].operators
+        if wanted is None or present & set(wanted):
+            names.append(name)
+        else:
+            bench.failures[name] = f"the model has no {' or '.join(wanted)} to quantise"
     from stoker_builder.candidates.quantise import Quantiser  # noqa: PLC0415  heavy tools
 
     quantiser = Quantiser(bench.source.path, bench.split.calibration, bench.scratch)
@@ -29,6 +38,18 @@ def make_files(bench: Bench, progress: Progress) -> None:
                     raise
                 bench.failures[name] = error.detail
             stage.advance()
+
+
+def operators_in(path: Path) -> frozenset[str]:
+    """The operators of a file that have a weight to quantise."""
+    import onnx  # noqa: PLC0415  `stoker build --help` should not pay for it
+
+    graph = onnx.load(path, load_external_data=False).graph
+    held = {tensor.name for tensor in graph.initializer}
+    made = {name for node in graph.node if node.op_type == "Constant" for name in node.output}
+    return frozenset(
+        node.op_type for node in graph.node if len(node.input) > 1 and node.input[1] in held | made
+    )
 
 
 def audit_candidates(bench: Bench, progress: Progress) -> None:
@@ -52,6 +73,12 @@ def audit_candidates(bench: Bench, progress: Progress) -> None:
 
 
 def _audit(bench: Bench, candidate: Candidate) -> Audit:
+    found = _audit_all(bench, candidate)
+    recipe = RECIPES.get(candidate.recipe)
+    return found if recipe is None or recipe.operators is None else found.among(recipe.operators)
+
+
+def _audit_all(bench: Bench, candidate: Candidate) -> Audit:
     path = bench.files[candidate.recipe]
     if candidate.runtime is Runtime.OPENVINO:
         from stoker_builder.candidates.openvino_audit import audit_openvino  # noqa: PLC0415

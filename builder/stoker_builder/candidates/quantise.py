@@ -1,53 +1,49 @@
 """Making INT8 candidates: calibrate once, quantise once per recipe."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnxruntime.quantization import (
-    CalibrationDataReader,
     CalibrationMethod,
     QuantFormat,
     QuantType,
+    quantize_dynamic,
     quantize_static,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from stoker_builder.candidates.recipes import Recipe
+from stoker_builder.candidates.overflow import is_depthwise, make_overflow_free
+from stoker_builder.candidates.ranges import Observer, save_ranges
+from stoker_builder.candidates.recipes import MULTIPLYING, PRODUCTS, Ranges, Recipe
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.split import Part
 
-_MULTIPLYING: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _EXPLICIT: Final[Mapping[str, Any]] = {
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
     "QuantizeBias": False,
-    "OpTypesToExcludeOutputQuantization": list(_MULTIPLYING),
+    "OpTypesToExcludeOutputQuantization": list(MULTIPLYING),
 }
-_CONVOLUTION_RANK = 3  # a weight is [out, in / groups, spatial...]
-
-
-@dataclass(frozen=True, slots=True)
-class Calibrated:
-    """A model that is ready to be quantised, and the ranges of its activations."""
-
-    model: Path
-    ranges: Path
+# Only products with a weight, and only what goes into them: the rest stays in floating point.
+_PRODUCTS_ONLY: Final[Mapping[str, Any]] = {
+    "MatMulConstBOnly": True,
+    "QuantizeBias": False,
+    "OpTypesToExcludeOutputQuantization": list(PRODUCTS),
+}
 
 
 class Quantiser:
-    """Makes candidates from one source. The calibration samples are run once, for the first."""
+    """Makes candidates from one source. The calibration samples are run once, for all."""
 
     def __init__(self, source: Path, calibration: Part, scratch: Path) -> None:
         self._source = source
         self._calibration = calibration
         self._scratch = scratch
         self._prepared: Path | None = None
+        self._observer: Observer | None = None
 
     def make(self, recipe: Recipe, advance: Callable[[], object] = lambda: None) -> Path:
         """Quantise.
@@ -85,27 +81,57 @@ class Quantiser:
     def _quantise(
         self, model: Path, recipe: Recipe, path: Path, advance: Callable[[], object]
     ) -> None:
-        overrides, excluded = _overflow_safe(model) if recipe.overflow_safe else ({}, [])
+        if recipe.dynamic:
+            _quantise_dynamically(model, recipe, path)
+            return
+        overrides, excluded = _seven_bits(model) if recipe.overflow == "seven-bits" else ({}, [])
+        options = {"TensorQuantOverrides": overrides} if overrides else {}
+        if recipe.explicit:
+            options.update(_EXPLICIT)
+        elif recipe.operators == PRODUCTS:
+            options.update(_PRODUCTS_ONLY)
         quantize_static(
             str(model),
             str(path),
-            _Reader(self._calibration, advance),
+            None,
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8 if recipe.activations == "u8" else QuantType.QInt8,
             weight_type=QuantType.QInt8,
             per_channel=recipe.per_channel,
             calibrate_method=CalibrationMethod.MinMax,
-            calibration_cache_path=str(self._scratch / "ranges.json"),
+            calibration_cache_path=str(self._ranges(model, recipe.ranges, advance)),
             nodes_to_exclude=excluded,
-            op_types_to_quantize=list(_MULTIPLYING) if recipe.explicit else None,
-            extra_options={
-                **({"TensorQuantOverrides": overrides} if overrides else {}),
-                **(_EXPLICIT if recipe.explicit else {}),
-            },
+            op_types_to_quantize=list(recipe.operators) if recipe.operators else None,
+            extra_options=options,
         )
+        if recipe.overflow == "pairs":
+            make_overflow_free(path, model, path)
+
+    def _ranges(self, model: Path, how: Ranges, advance: Callable[[], object]) -> Path:
+        path = self._scratch / f"ranges-{how}.json"
+        if not path.exists():
+            if self._observer is None:
+                self._observer = Observer(model, self._calibration, self._scratch, advance)
+            save_ranges(self._observer.ranges(how), path)
+        return path
 
 
-def _overflow_safe(path: Path) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+def _quantise_dynamically(model: Path, recipe: Recipe, path: Path) -> None:
+    quantize_dynamic(
+        str(model),
+        str(path),
+        op_types_to_quantize=list(recipe.operators) if recipe.operators else None,
+        per_channel=recipe.per_channel,
+        weight_type=QuantType.QInt8,
+        extra_options={
+            "MatMulConstBOnly": True,
+            # without it a tensor that shape inference lost stops the whole
+            "DefaultTensorType": onnx.TensorProto.FLOAT,
+        },
+    )
+
+
+def _seven_bits(path: Path) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
     """Which weights get seven bits, and which nodes stay in FP32."""
     graph = onnx.load(path).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
@@ -119,13 +145,9 @@ def _overflow_safe(path: Path) -> tuple[dict[str, list[dict[str, Any]]], list[st
     overrides = {
         node.input[1]: [dict(seven_bits)]
         for node in convolutions[1:]
-        if not _is_depthwise(shapes.get(node.input[1], ()))
+        if not is_depthwise(shapes.get(node.input[1], ()))
     }
     return overrides, [node.name for node in convolutions[:1]]
-
-
-def _is_depthwise(shape: tuple[int, ...]) -> bool:
-    return len(shape) >= _CONVOLUTION_RANK and shape[1] == 1 and shape[0] > 1
 
 
 def _name_every_node(path: Path) -> None:
@@ -134,22 +156,6 @@ def _name_every_node(path: Path) -> None:
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
     onnx.save(model, path)
-
-
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    def __init__(self, part: Part, advance: Callable[[], object]) -> None:
-        self._inputs = self._read(part, advance)
-
-    @staticmethod
-    def _read(
-        part: Part, advance: Callable[[], object]
-    ) -> Iterator[dict[str, NDArray[np.generic]]]:
-        for position in range(len(part)):
-            yield dict(part[position].inputs)
-            advance()
-
-    def get_next(self) -> dict[str, NDArray[np.generic]] | None:
-        return next(self._inputs, None)
 
 
 class _quiet_logging:  # noqa: N801  a context manager, used like a function

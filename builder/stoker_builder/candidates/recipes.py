@@ -5,53 +5,97 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
+from stoker_contract.target import Runtime
+
 FP32: Final = "fp32"
 GIVEN: Final = "int8-given"  # not a recipe of ours: the model came quantised
+
+PRODUCTS: Final = ("MatMul", "Gemm")
+MULTIPLYING: Final = ("Conv", "ConvTranspose", *PRODUCTS)
+
+Ranges = Literal["minmax", "percentile", "entropy"]
+Overflow = Literal["ignored", "seven-bits", "pairs"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Static QDQ quantisation of weights and activations, weights signed and symmetric.
+    """Quantisation of weights, signed and symmetric, and of activations.
 
     Attributes:
         activations: unsigned or signed; x86 multiplies unsigned by signed.
         per_channel: one scale per output channel, else one per tensor.
-        overflow_safe: the first convolution stays in FP32 and the weights of the others,
-            depthwise ones excepted, have seven bits, so that pairs of products fit the
-            sixteen bits that AVX2 adds them in.
+        ranges: how the range of an activation follows from the calibration samples.
+        dynamic: activations get their scale while the model runs; nothing is calibrated.
+        operators: only these are quantised; None quantises everything that can be.
+        overflow: what is done for processors that add pairs of products into sixteen bits:
+            ``seven-bits`` halves the range of all weights but those of the first
+            convolution, which stays in FP32, and of depthwise ones; ``pairs`` trims only the
+            neighbours that are too large together, see :mod:`candidates.overflow`.
         explicit: as TensorRT takes it: activations around zero, biases in floating point, and
             only what goes into a multiplication is quantised, so that what follows one fuses.
+        runtimes: for which runtimes it is worth making; None for all.
         summary: for the report.
     """
 
     name: str
-    activations: Literal["u8", "s8"]
-    per_channel: bool
     summary: str
-    overflow_safe: bool = False
+    activations: Literal["u8", "s8"] = "u8"
+    per_channel: bool = True
+    ranges: Ranges = "minmax"
+    dynamic: bool = False
+    operators: tuple[str, ...] | None = None
+    overflow: Overflow = "ignored"
     explicit: bool = False
+    runtimes: tuple[Runtime, ...] | None = None
 
 
 RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
     {
         recipe.name: recipe
         for recipe in (
-            Recipe("int8-perchannel", "u8", per_channel=True, summary="U8S8, weights per channel"),
-            Recipe("int8-pertensor", "u8", per_channel=False, summary="U8S8, weights per tensor"),
-            Recipe("int8-s8s8", "s8", per_channel=True, summary="S8S8, ONNX Runtime's default"),
+            Recipe("int8-perchannel", "U8S8, weights per channel"),
+            Recipe("int8-percentile", "U8S8, outliers of activations clipped", ranges="percentile"),
+            Recipe("int8-entropy", "U8S8, activations clipped by entropy", ranges="entropy"),
+            Recipe("int8-pertensor", "U8S8, weights per tensor", per_channel=False),
+            Recipe("int8-s8s8", "S8S8, ONNX Runtime's default", activations="s8"),
             Recipe(
                 "int8-explicit",
-                "s8",
-                per_channel=True,
+                "S8S8 around zero, per channel, as TensorRT takes it",
+                activations="s8",
+                operators=MULTIPLYING,
                 explicit=True,
-                summary="S8S8 around zero, per channel, as TensorRT takes it",
+            ),
+            Recipe(
+                "int8-pairs",
+                "U8S8, no pair of weights can overflow without VNNI",
+                overflow="pairs",
             ),
             Recipe(
                 "int8-mixed",
-                "u8",
-                per_channel=True,
-                overflow_safe=True,
-                summary="stem FP32, 7-bit weights, depthwise 8-bit: no overflow without VNNI",
+                "stem FP32, 7-bit weights, depthwise 8-bit: no overflow without VNNI",
+                overflow="seven-bits",
+            ),
+            Recipe(
+                "int8-dynamic",
+                "matrix products only, activations scaled while it runs",
+                dynamic=True,
+                operators=PRODUCTS,
+                # OpenVINO computes these in floating point
+                runtimes=(Runtime.ONNXRUNTIME,),
+            ),
+            Recipe(
+                "int8-linear",
+                "matrix products only, activations calibrated",
+                operators=PRODUCTS,
+                # ONNX Runtime does not fuse them: slower than dynamic
+                runtimes=(Runtime.OPENVINO,),
+            ),
+            Recipe(
+                "int8-linear-pairs",
+                "matrix products only, calibrated, no pair can overflow without VNNI",
+                operators=PRODUCTS,
+                overflow="pairs",
+                runtimes=(Runtime.OPENVINO,),
             ),
         )
     }
