@@ -50,6 +50,7 @@ def refused(path: Path, terms: Terms = TRUSTED) -> BuildError:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["exported", "torchscript", "pickled"])
 def test_a_trusted_file_of_any_kind_becomes_an_onnx_file(tmp_path: Path, kind: str) -> None:
     """What is in the file decides how it is loaded; the answers are those of the module."""
@@ -180,6 +181,7 @@ def test_an_archive_that_unpacks_without_end_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_state_dict_is_taken_without_trust(tmp_path: Path) -> None:
     """Reading a state dict runs no code: it is worth as much as safetensors."""
     path, state = tmp_path / "weights.pth", factory().state_dict()

@@ -25,6 +25,8 @@ class Notes(Silence):
         self.notes.append(text)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_model_that_came_quantised_is_judged_like_any_other(
     tmp_path: Path, tiny_onnx: Path
 ) -> None:
@@ -43,6 +45,8 @@ def test_a_model_that_came_quantised_is_judged_like_any_other(
     assert any(row.accuracy for row in rows)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_pytorchs_own_routes_are_rows_where_they_run(tmp_path: Path) -> None:
     """A route that was asked for is timed with the others; one that can not run is a note."""
     notes = Notes()

@@ -101,6 +101,39 @@ def test_samples_that_do_not_fit_are_told_how(
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        [[1.0, 1.0, 1.0, 1.0]],
+        np.array([["a", "b", "c", "d"]]),
+        np.ones(SHAPE, dtype=object),
+        np.ones(SHAPE, dtype=np.complex64),
+        np.ones(SHAPE, dtype=">f4"),
+    ],
+    ids=["a list", "text", "objects", "complex", "big-endian"],
+)
+def test_samples_that_are_no_plain_numbers_are_refused(tmp_path: Path, odd: object) -> None:
+    """Whatever a data set returns as an input, the answer is a code."""
+    path = saved(model([relu()]), tmp_path / "m.onnx")
+
+    with pytest.raises(BuildError, match="input x of the first sample") as caught:
+        ingest(str(path), None, {"x": odd}, tmp_path)  # type: ignore[dict-item]
+
+    assert caught.value.code is BuildCode.DATA_MISMATCH
+
+
+def test_an_input_may_have_any_name(tmp_path: Path) -> None:
+    """Names of inputs never become names of files or of arguments."""
+    odd = ["file", "../x", "a b", "allow_pickle"]
+    add = helper.make_node("Sum", odd, ["y"])
+    path = saved(model([add], inputs=[value(name) for name in odd]), tmp_path / "m.onnx")
+    (tmp_path / "scratch").mkdir()
+
+    source = ingest(str(path), None, dict.fromkeys(odd, ONES["x"]), tmp_path / "scratch")
+
+    assert [spec.name for spec in source.io.inputs] == odd
+
+
 def test_weights_beside_the_model_are_put_into_it(tmp_path: Path) -> None:
     """What is signed is all there is, and its digest covers both files."""
     folder = tmp_path / "model"
@@ -176,6 +209,7 @@ def test_a_quantised_model_is_a_candidate_of_its_reference(tmp_path: Path, tiny_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_what_torchao_quantised_is_recognised(tmp_path: Path) -> None:
     """A PT2E export of torchao is a QDQ graph, and its factory can be its reference."""
     path = tmp_path / "torchao.onnx"

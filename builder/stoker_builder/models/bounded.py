@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import psutil
 
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.files import read_regular
+from stoker_builder.frames import write_frame
 from stoker_builder.kernels.sessions import Tensor
 
 MAX_ONNX_BYTES: Final = 2**31 - 1  # of one protobuf message
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 _MAX_TEXT: Final = 600
 _SPARE: Final = 0.8
+_LEAST_BYTES: Final = 8 * 2**30  # of addresses, not of memory: PyTorch alone reserves gigabytes
 _PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 
 
@@ -64,11 +65,11 @@ def run_bounded(
             or ends without an answer; ``ISOLATION`` when it must not run here.
     """
     folder.mkdir()
-    np.savez(folder / "inputs.npz", allow_pickle=False, **inputs)
+    with (folder / "inputs").open("wb") as stream:
+        write_frame(stream, inputs)
     given = {
         **request,
         "task": task,
-        "names": list(inputs),
         "memory_bytes": bounds.memory_bytes or _free_bytes(),
         "cpu_s": int(bounds.seconds * (os.cpu_count() or 1)) + 1,
     }
@@ -142,4 +143,4 @@ def _last_words(folder: Path) -> str:
 
 
 def _free_bytes() -> int:
-    return int(psutil.virtual_memory().available * _SPARE)
+    return max(int(psutil.virtual_memory().available * _SPARE), _LEAST_BYTES)

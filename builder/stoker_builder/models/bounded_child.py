@@ -1,7 +1,7 @@
 """Does one task in a process without network; started by ``stoker_builder.models.bounded``.
 
-``argv[1]`` is its folder, with ``request.json`` and ``inputs.npz``; it leaves ``answer.json``
-there. Limits and namespaces come before anything is imported that could start a thread.
+``argv[1]`` is its folder, with ``request.json`` and a frame of ``inputs``; ``answer.json`` is
+left there. Limits and namespaces come before anything that could start a thread is imported.
 """
 
 import json

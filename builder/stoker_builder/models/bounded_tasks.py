@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.frames import read_frame
 from stoker_builder.kernels.sessions import Session
 
 Inputs = dict[str, NDArray[np.generic]]
@@ -16,7 +17,7 @@ Task = Callable[[Mapping[str, Any], Path], dict[str, Any]]
 
 def trial(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Load an ONNX file and run one sample; say how far the answers are from another file's."""
-    inputs = _inputs(request, folder)
+    inputs = _inputs(folder)
     outputs = Session(Path(request["model"])).run(inputs)
     if request.get("against") is None:
         return {"difference": None}
@@ -67,13 +68,13 @@ def convert(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     from stoker_builder.models.torch_source import export_checked  # noqa: PLC0415
 
     module = load_module(Path(request["model"]))
-    inputs = _inputs(request, folder)
+    inputs = _inputs(folder)
     return {"difference": export_checked(module, inputs, folder / "exported.onnx")}
 
 
-def _inputs(request: Mapping[str, Any], folder: Path) -> Inputs:
-    with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in request["names"]}
+def _inputs(folder: Path) -> Inputs:
+    with (folder / "inputs").open("rb") as stream:
+        return read_frame(stream) or {}
 
 
 TASKS: Final[Mapping[str, Task]] = {"trial": trial, "weights": weights, "convert": convert}

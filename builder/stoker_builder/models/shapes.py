@@ -2,12 +2,29 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.models.source import Inputs
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+def check_example(example: Inputs) -> None:
+    """See that a sample has arrays of plain numbers, which every runtime can take.
+
+    Raises:
+        BuildError: ``DATA_MISMATCH``.
+    """
+    for name, array in example.items():
+        given: object = array  # a user's sample may hold anything
+        numeric = isinstance(given, np.ndarray) and given.dtype.kind in "biuf"
+        if not numeric or not array.dtype.isnative:
+            kind = array.dtype if isinstance(given, np.ndarray) else type(given).__name__
+            detail = f"input {name} of the first sample is {kind}, not an array of plain numbers"
+            hint = "return numpy arrays of booleans, integers or floats, in this machine's order"
+            raise BuildError(BuildCode.DATA_MISMATCH, detail, hint)
 
 
 def check_shapes(shapes: Shapes, example: Inputs) -> None:

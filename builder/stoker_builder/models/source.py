@@ -103,8 +103,9 @@ def ingest(
     Raises:
         BuildError: with the code of what is wrong with it.
     """
-    from stoker_builder.models.shapes import check_shapes  # noqa: PLC0415  imports onnx
+    from stoker_builder.models.shapes import check_example, check_shapes  # noqa: PLC0415  imports onnx
 
+    check_example(example)
     check_shapes(terms.shapes, example)
     taken = _take_in(model, weights if terms.reference is None else None, example, scratch, terms)
     if taken.scheme is None:
