@@ -40,9 +40,13 @@ def from_code(path: Path, example: Inputs, scratch: Path, terms: Terms) -> Taken
         "hint": "load it in Python to see where; classes of a pickled module must be importable",
     }
     answer = run_bounded("convert", request, example, folder, terms.bounds)
-    taken = from_onnx(folder / "exported.onnx", example, scratch / "source.onnx", terms.bounds)
+    exported = folder / "exported.onnx"
+    if exported.is_symlink():
+        detail = f"{path.name} left a link where its export should be"
+        raise BuildError(BuildCode.MODEL_FORMAT, detail, "do not trust whoever made this file")
+    taken = from_onnx(exported, example, scratch / "source.onnx", terms.bounds)
     notes = [*taken.source.notes, f"exported from {path.name}, whose code ran without network"]
-    if "files" in answer.get("unprotected", ()):
+    if "files" in str(answer.get("unprotected")):
         notes.append("this kernel has no Landlock: that code could write to your files")
     return replace(taken, source=replace(taken.source, kind="torch", notes=tuple(notes)))
 
