@@ -24,11 +24,12 @@ from typing import Any, Final
 from benchmarks.tables import markdown, stats_object
 from rich.progress import Progress
 
+from stoker_builder.accuracy.comparison import evidence_of, value_of
 from stoker_builder.accuracy.evaluate import Answers, answer_all
 from stoker_builder.accuracy.gates import accuracy_verdict
 from stoker_builder.candidates.quantise import Quantiser
 from stoker_builder.candidates.recipes import RECIPES
-from stoker_builder.data import DataSet, Sample, load_data
+from stoker_builder.data import Sample, load_data
 from stoker_builder.kernels.engines import EngineRunner
 from stoker_builder.kernels.isa import host_isa, target_runs_natively
 from stoker_builder.latency.machine import describe_machine
@@ -36,6 +37,7 @@ from stoker_builder.latency.measure import BurstRules, Variant, measure
 from stoker_builder.latency.stats import LatencyStats, speedup
 from stoker_builder.latency.torch_process import TorchChild
 from stoker_builder.latency.torch_routes import EAGER_TUNED
+from stoker_builder.metrics import Top1
 from stoker_builder.models.source import ingest
 from stoker_builder.split import Split, split
 from stoker_builder.targets import load_target, target_names
@@ -81,8 +83,11 @@ def main() -> None:
         bar = progress.add_task("read and divide the samples", total=len(data.samples))
         parts = split(data, advance=lambda: progress.advance(bar))
         files = _files(release, parts, scratch)
-        bar = progress.add_task("answer the samples", total=len(parts.certification))
-        answers = _answers(files, parts, data, lambda: progress.advance(bar))
+        bar = progress.add_task("answer the samples", total=2 * len(parts.certification))
+        metrics = (Top1("labels" if data.labelled else "agreement"), Top1("agreement"))
+        answers, same = (
+            _answers(files, parts, metric, lambda: progress.advance(bar)) for metric in metrics
+        )
         bar = progress.add_task("measure, interleaved", total=1.0)
         machine = describe_machine()
         stats = _measure(
@@ -110,7 +115,7 @@ def main() -> None:
         "artifact": _artifact(files.artifact),
         "latency": {name: stats_object(entry) for name, entry in stats.items()},
         "speedup_of_shipped": _speedups(stats),
-        "accuracy": _accuracy(answers),
+        "accuracy": _accuracy(answers, same),
     }
     _write(result, options.output or RESULTS / f"photos-{machine.slug}.json")
 
@@ -161,17 +166,15 @@ def _files(release: Path, parts: Split, scratch: Path) -> Files:
 def _answers(
     files: Files,
     parts: Split,
-    data: DataSet,
+    metric: Top1,
     advance: Any,  # noqa: ANN401 - progress
 ) -> dict[str, Answers]:
-    sessions = {
+    engines = {
         FP32: EngineRunner(files.fp32, SessionOptions()),
         SHIPPED: EngineRunner(files.shipped, files.artifact.session),
         PER_TENSOR: EngineRunner(files.per_tensor, SessionOptions()),
     }
-    return answer_all(
-        sessions, parts.certification, labelled=data.labelled, classifies=True, advance=advance
-    )
+    return answer_all(engines, parts.certification, metric, advance=advance)
 
 
 def _measure(
@@ -216,22 +219,23 @@ def _speedups(stats: Mapping[str, LatencyStats]) -> dict[str, Any]:
     }
 
 
-def _accuracy(answers: Mapping[str, Answers]) -> dict[str, Any]:
-    """Judge both INT8 files as the build does, dividing the risk between the two."""
-    reference = answers[FP32]
-    right = reference.right(reference)
+def _accuracy(answers: Mapping[str, Answers], same: Mapping[str, Answers]) -> dict[str, Any]:
+    """Judge both INT8 files as the build does, dividing the risk between the two.
+
+    Args:
+        answers: scored by what is right.
+        same: scored by what FP32 answers.
+    """
     judged = {}
     for name in (SHIPPED, PER_TENSOR):
-        verdict = accuracy_verdict(right, answers[name].right(reference), candidates=2)
+        verdict = accuracy_verdict(evidence_of(answers[FP32], answers[name], Top1()), candidates=2)
         judged[name] = {
             "verdict": verdict.verdict.value,
-            "reference": verdict.reference,
-            "candidate": verdict.candidate,
+            "reference": value_of(answers[FP32], Top1()),
+            "candidate": value_of(answers[name], Top1()),
             "loss": verdict.loss,
             "loss_bound": verdict.loss_bound,
-            "only_reference_right": verdict.only_reference_right,
-            "only_candidate_right": verdict.only_candidate_right,
-            "agreement": float((answers[name].best == reference.best).mean()),
+            "agreement": value_of(same[name], Top1("agreement")),
             "samples": verdict.samples,
             "reason": verdict.reason,
         }

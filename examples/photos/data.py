@@ -71,6 +71,15 @@ def dataset(folder: str | None = None) -> MemoryDataSet:
     folder = folder or os.environ.get("STOKER_PHOTOS")
     if folder:
         return _labelled(Path(folder))
+    return crops()
+
+
+def crops() -> MemoryDataSet:
+    """Return crops of the packaged photographs, without labels.
+
+    Raises:
+        FileNotFoundError: the package is not installed.
+    """
     return _crops_of(packaged_photos())
 
 

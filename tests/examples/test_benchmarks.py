@@ -12,7 +12,7 @@ from stoker_builder.latency.stats import Burst, summarise
 from stoker_builder.models.entrypoints import load_entry
 
 ROOT = Path(__file__).parents[2]
-RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("photos-*.json"))
 TABLES = ROOT / "benchmarks" / "tables.py"
 
 

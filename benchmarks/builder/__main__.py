@@ -1,0 +1,237 @@
+"""Four models, one and two threads, with and without VNNI: what stoker ships beside its peers.
+
+Started by ``scripts/bench builder``. Each row is measured in a process of its own, all of its
+variants interleaved; a row that is done is kept, and not measured again without ``--fresh``.
+Writes ``benchmarks/results/builder-<machine>.json``, the same as tables beside it, and the
+staircase for the README.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.builder.prepare import Prepared, prepare
+from benchmarks.builder.row import BURST_SECONDS, Order
+from benchmarks.builder.staircase import staircase
+from benchmarks.builder.tables import markdown
+from benchmarks.builder.workloads import WORKLOADS
+from benchmarks.isacap import CapError, avx2_environment
+
+from stoker_builder.errors import BuildError
+from stoker_builder.kernels.isa import VNNI, host_isa
+from stoker_builder.latency.machine import describe_machine
+from stoker_builder.latency.measure import BurstRules
+
+ROOT: Final = Path(__file__).parents[2]
+RESULTS: Final = ROOT / "benchmarks" / "results"
+STAIRCASE: Final = ROOT / "docs" / "img" / "staircase.svg"
+SCRATCH: Final = ROOT / ".bench-cache"
+ROW_LIMIT_S: Final = 1200.0
+SECONDS: Final = 2.0
+SAMPLES: Final = 1000
+NATIVE, AVX2 = "native", "avx2"
+_BEYOND_AVX2: Final = VNNI | {"avx512f"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One table: a model, an instruction set, a number of threads."""
+
+    workload: str
+    isa: str
+    threads: int
+
+    @property
+    def key(self) -> str:
+        """Its name on the command line and in the result."""
+        return f"{self.workload}/{self.isa}/{self.threads}"
+
+
+class Benchmark:
+    """The result so far, and how to get on with it. The file is complete after every step."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        machine = describe_machine()
+        self._path: Path = options.output or RESULTS / f"builder-{machine.slug}.json"
+        self.result: dict[str, Any] = {
+            "schema_version": 1,
+            "benchmark": "builder",
+            "machine": machine.to_object(),
+            "summary": machine.summary,
+            "method": _method(),
+            "accuracy": {},
+            "rows": {},
+        }
+        if self._path.is_file() and not options.fresh:
+            kept = json.loads(self._path.read_text("utf-8"))
+            if kept["machine"]["runtimes"] == machine.runtimes:
+                self.result |= {name: kept[name] for name in ("accuracy", "rows")}
+        self._capped: Mapping[str, str] = {}
+
+    def run(self, rows: list[Row]) -> None:
+        """Prepare, judge and measure whatever is missing of some rows."""
+        began = time.monotonic()
+        for name in dict.fromkeys(row.workload for row in rows):
+            say(f"{name}: prepare (builds a release, quantises with the peers' tools)")
+            prepare(
+                WORKLOADS[name],
+                self._folder(name),
+                options=self._build_options(),
+            )
+        if any(row.isa == AVX2 for row in rows):
+            self._capped = avx2_environment(SCRATCH / "isacap")
+        self._judge(rows)
+        for position, row in enumerate(rows, start=1):
+            if row.key in self.result["rows"]:
+                say(f"[{position}/{len(rows)}] {row.key}: measured before")
+                continue
+            say(f"[{position}/{len(rows)}] {row.key}: measure")
+            found = self._child("time", row)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            self.result["rows"][row.key] = {**asdict(row), "measured_at": now, **found}
+            self.write()
+        say(f"{time.monotonic() - began:.0f} s in all")
+
+    def _judge(self, rows: list[Row]) -> None:
+        """Have everything answer that has not. Nothing is timed: two processes at a time."""
+        once = dict.fromkeys(Row(row.workload, row.isa, 1) for row in rows)
+        missing = [row for row in once if _place(row) not in self.result["accuracy"]]
+
+        def judge(row: Row) -> Any:  # noqa: ANN401  JSON
+            say(f"{_place(row)}: answer the certification samples")
+            return self._child("judge", row)
+
+        with ThreadPoolExecutor(2) as pool:
+            for row, found in zip(missing, pool.map(judge, missing), strict=True):
+                self.result["accuracy"][_place(row)] = found
+                self.write()
+
+    def write(self) -> None:
+        """Write the result, its tables and its drawing."""
+        self.result["rows"] = dict(sorted(self.result["rows"].items(), key=_order))
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self._path.with_suffix(".new")
+        text = json.dumps(self.result, indent=1, allow_nan=False) + "\n"
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.rename(self._path)
+        self._path.with_suffix(".md").write_text(markdown(self.result), encoding="utf-8")
+        if self._options.output is None and self.result["rows"]:
+            STAIRCASE.parent.mkdir(parents=True, exist_ok=True)
+            STAIRCASE.write_text(staircase(self.result), encoding="utf-8")
+
+    def _build_options(self) -> list[str]:
+        """A trial builds on as few samples as it answers."""
+        return ["--quick", "--samples", str(self._options.samples)] if self._options.quick else []
+
+    def _folder(self, workload: str) -> Path:
+        return SCRATCH / ("quick" if self._options.quick else "full") / workload
+
+    def _child(self, task: str, row: Row) -> Any:  # noqa: ANN401  JSON
+        folder = Prepared(self._folder(row.workload)).folder
+        order = Order(
+            task=task,
+            workload=row.workload,
+            isa=row.isa,
+            threads=row.threads,
+            seconds=self._options.seconds,
+            samples=self._options.samples,
+            folder=str(folder),
+            output=str(folder / f"{task}-{row.isa}-{row.threads}.json"),
+        )
+        subprocess.run(  # noqa: S603 - our own module
+            [sys.executable, "-m", "benchmarks.builder.row", json.dumps(asdict(order))],
+            check=True,
+            timeout=ROW_LIMIT_S,
+            cwd=ROOT,
+            env=self._environment(row),
+        )
+        return json.loads(Path(order.output).read_text("utf-8"))
+
+    def _environment(self, row: Row) -> dict[str, str]:
+        own = {
+            "OMP_NUM_THREADS": str(row.threads),
+            "MKL_NUM_THREADS": str(row.threads),
+            # compiled once for each instruction set and number of threads, then found again
+            "TORCHINDUCTOR_CACHE_DIR": str(SCRATCH / f"inductor-{row.isa}"),
+        }
+        return {**os.environ, **own, **(self._capped if row.isa == AVX2 else {})}
+
+
+def main() -> None:
+    """Measure, or write the tables and the drawing again."""
+    options = _options()
+    benchmark = Benchmark(options)
+    rows = list(_rows(options))
+    if not options.tables:
+        try:
+            benchmark.run(rows)
+        except (BuildError, CapError) as error:
+            sys.exit(f"error: {error}")
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"error: a step failed (exit {error.returncode}); what it said is above")
+    benchmark.write()
+    print(benchmark.result["summary"])
+    print(markdown(benchmark.result).partition("\n## ")[0])
+
+
+def say(text: str) -> None:
+    """Tell what happens now, with the time."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {text}", flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench builder", description=__doc__)
+    parser.add_argument("--rows", default="", help="only keys with one of these parts, a,b")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of timing, per variant")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="to answer, at most")
+    parser.add_argument("--quick", action="store_true", help="a trial: quick builds, few samples")
+    parser.add_argument("--fresh", action="store_true", help="measure what was measured before")
+    parser.add_argument("--tables", action="store_true", help="measure nothing, only write")
+    parser.add_argument("--output", type=Path, help="the JSON file to write")
+    return parser.parse_args()
+
+
+def _rows(options: argparse.Namespace) -> Iterator[Row]:
+    parts = [part for part in options.rows.split(",") if part]
+    has_more = bool(_BEYOND_AVX2 & host_isa())
+    for isa in (NATIVE, *((AVX2,) if has_more else ())):
+        for workload in WORKLOADS:
+            for threads in sorted({1, min(2, os.cpu_count() or 1)}):
+                row = Row(workload, isa, threads)
+                if not parts or any(part in row.key for part in parts):
+                    yield row
+
+
+def _place(row: Row) -> str:
+    """What an answer depends on: not on the number of threads."""
+    return f"{row.workload}/{row.isa}"
+
+
+def _order(entry: tuple[str, Mapping[str, Any]]) -> tuple[bool, int, int]:
+    row = entry[1]
+    return row["isa"] != NATIVE, list(WORKLOADS).index(row["workload"]), row["threads"]
+
+
+def _method() -> dict[str, Any]:
+    rules = BurstRules()
+    return {
+        "batch": 1,
+        "niceness": os.nice(0),
+        "burst_seconds": BURST_SECONDS,
+        "idle_gap_s": rules.idle_gap_s,
+        "max_other_share": rules.max_other_share,
+    }
+
+
+if __name__ == "__main__":
+    main()

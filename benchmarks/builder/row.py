@@ -1,0 +1,265 @@
+"""One row or one judgement, in a process of its own whose environment may cap its instructions.
+
+Started by ``benchmarks.builder``: one JSON object in ``argv[1]``, one JSON object into the file
+that it names.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.builder.peers import (
+    EAGER,
+    PEERS,
+    REFERENCE,
+    SHIPPED,
+    OnnxRuntimePeer,
+    OpenVinoPeer,
+    Peer,
+    ShippedPeer,
+    offered,
+)
+from benchmarks.builder.prepare import AVX2_TARGET, Prepared
+from benchmarks.builder.workloads import WORKLOADS, Workload
+from benchmarks.isacap import check_capped
+from benchmarks.tables import stats_object
+
+from stoker_builder.accuracy.comparison import evidence_of, value_of
+from stoker_builder.accuracy.evaluate import Answering, Answers, answer_all, metric_of
+from stoker_builder.accuracy.gates import accuracy_verdict
+from stoker_builder.data import load_data
+from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.kernels.isa import host_isa, target_runs_natively
+from stoker_builder.kernels.sessions import Session
+from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, Variant, measure
+from stoker_builder.latency.stats import LatencyStats, speedup
+from stoker_builder.latency.torch_process import TorchChild
+from stoker_builder.latency.torch_routes import ROUTES
+from stoker_builder.models.source import io_of
+from stoker_builder.split import split
+from stoker_contract.manifest import Artifact, Manifest
+from stoker_engine.engine import EngineError
+
+BURST_SECONDS: Final = 0.3
+BF16: Final = frozenset({"avx512_bf16", "amx_bf16"})
+_REASON_LETTERS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be done.
+
+    Attributes:
+        isa: ``native``, or ``avx2`` for a capped process.
+        seconds: of timing, per variant.
+        samples: at most so many are answered.
+    """
+
+    task: str
+    workload: str
+    isa: str
+    threads: int
+    seconds: float
+    samples: int
+    folder: str
+    output: str
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether the processor, as capped, has BF16 arithmetic."""
+        return self.isa == "native" and bool(BF16 & host_isa())
+
+
+Opened = TorchChild | OnnxRuntimePeer | OpenVinoPeer | ShippedPeer
+
+
+@contextmanager
+def open_all(order: Order, peers: list[Peer]) -> Iterator[tuple[dict[str, Opened], dict[str, str]]]:
+    """Open every peer; those that can not run this model are named with their reasons."""
+    workload, prepared = WORKLOADS[order.workload], Prepared(Path(order.folder))
+    opened: dict[str, Opened] = {}
+    failed: dict[str, str] = {}
+    with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+        # PyTorch compiles for half a minute in a child: two at a time
+        opening = {
+            peer.name: pool.submit(_open, peer, order, workload, prepared, stack) for peer in peers
+        }
+        for name, future in opening.items():
+            try:
+                opened[name] = future.result()
+            except Exception as error:
+                failed[name] = _reason(error)
+                if name in {REFERENCE, SHIPPED}:
+                    raise
+        pool.shutdown()
+        yield opened, failed
+
+
+def _open(
+    peer: Peer, order: Order, workload: Workload, prepared: Prepared, stack: ExitStack
+) -> Opened:
+    """Open one peer and have it answer once."""
+    if peer.file is not None and (reason := prepared.failures.get(peer.file)):
+        raise BuildError(BuildCode.QUANTISE, reason, "see the tool's own documentation")
+    opened = _opened(peer, order, workload, prepared)
+    if isinstance(opened, TorchChild):
+        stack.enter_context(opened)
+    opened.run(prepared.example())
+    return opened
+
+
+def _opened(peer: Peer, order: Order, workload: Workload, prepared: Prepared) -> Opened:
+    example = prepared.example()
+    if peer.runtime == "torch":
+        return TorchChild(
+            workload.factory,
+            example,
+            route=ROUTES[peer.name],
+            calibration=prepared.calibration(),
+            threads=order.threads,
+        )
+    if peer.runtime == "stoker":
+        artifact = _artifact(prepared.release, order.isa)
+        session = artifact.session.model_copy(update={"intra_op_threads": order.threads})
+        path = prepared.release / Path(artifact.path).name
+        return ShippedPeer(path, example, session)
+    assert peer.file is not None  # noqa: S101 - the others have one
+    path = prepared.folder / peer.file
+    if peer.runtime == "openvino":
+        return OpenVinoPeer(path, example, order.threads, peer.precision)
+    return OnnxRuntimePeer(path, example, order.threads)
+
+
+def time_row(order: Order) -> dict[str, Any]:
+    """Measure all variants of a row, interleaved."""
+    workload, prepared = WORKLOADS[order.workload], Prepared(Path(order.folder))
+    peers = list(offered(is_transformer=workload.is_transformer, has_bf16=order.has_bf16))
+    rules = BurstRules(
+        seconds=min(BURST_SECONDS, order.seconds / MIN_ROUNDS),
+        samples=3,
+        retries=5,
+        retry_budget_share=0.5,
+    )
+    load = os.getloadavg()[0]
+    began = time.monotonic()
+    with open_all(order, peers) as (opened, failed):
+        variants: dict[str, Variant] = dict(opened)
+        start_s = time.monotonic() - began
+        stats = measure(variants, min_seconds=order.seconds, min_samples=3000, rules=rules)
+    return {
+        "shipped": _shipped_object(prepared, order),
+        "load_1min": load,
+        "seconds": {"start": round(start_s, 1), "all": round(time.monotonic() - began, 1)},
+        "latency": {name: stats_object(entry) for name, entry in stats.items()},
+        "vs_eager": _ratios(stats, reference=EAGER),
+        "shipped_vs": _ratios(stats, candidate=SHIPPED),
+        "failed": failed,
+    }
+
+
+def judge(order: Order) -> dict[str, Any]:
+    """Have everything that is not FP32 answer the certification samples; compare with FP32."""
+    workload = WORKLOADS[order.workload]
+    data = load_data(workload.data)
+    parts = split(data, certification_samples=order.samples)
+    reference = Session(Path(order.folder) / PEERS[REFERENCE].file)  # type: ignore[operator]  # has one
+    metric = metric_of(data, io_of(reference))
+    peers = [
+        peer
+        for peer in offered(is_transformer=workload.is_transformer, has_bf16=order.has_bf16)
+        if peer.precision != "fp32"
+    ]
+    with open_all(order, peers) as (opened, failed):
+        files: dict[str, Answering] = {REFERENCE: reference, **opened}
+        answers = answer_all(files, parts.certification, metric)
+    judged = {
+        name: _verdict(answers[REFERENCE], answered, metric)
+        for name, answered in answers.items()
+        if name != REFERENCE
+    }
+    return {
+        "metric": metric.name,
+        "note": data.note,
+        "labelled": metric.basis == "labels",
+        "reference": value_of(answers[REFERENCE], metric),
+        "samples": len(parts.certification),
+        "peers": judged,
+        "failed": failed,
+    }
+
+
+def _verdict(reference: Answers, candidate: Answers, metric: Any) -> dict[str, Any]:  # noqa: ANN401
+    verdict = accuracy_verdict(evidence_of(reference, candidate, metric))
+    finite = bool(candidate.finite.all())
+    return {
+        "verdict": verdict.verdict.value if finite else "FAIL",
+        "candidate": value_of(candidate, metric),
+        "loss": verdict.loss,
+        "loss_bound": verdict.loss_bound,
+    }
+
+
+def _ratios(
+    stats: Mapping[str, LatencyStats], *, reference: str = "", candidate: str = ""
+) -> dict[str, Any]:
+    """How many times faster each is than ``reference``, or ``candidate`` is than each."""
+    if (reference or candidate) not in stats:
+        return {}
+    ratios = {}
+    for name, entry in stats.items():
+        slow, fast = (stats[reference], entry) if reference else (entry, stats[candidate])
+        gain = speedup(slow, fast)
+        ratios[name] = {"ratio": gain.ratio, "low": gain.low, "high": gain.high}
+    return ratios
+
+
+def _shipped_object(prepared: Prepared, order: Order) -> dict[str, Any]:
+    artifact = _artifact(prepared.release, order.isa)
+    kept = {"digest", "length", "precision", "recipe", "session"}
+    return {**artifact.model_dump(mode="json", include=kept), "target": artifact.target.name}
+
+
+def _artifact(release: Path, isa: str) -> Artifact:
+    manifest = Manifest.parse((release / "manifest.json").read_bytes())
+    for artifact in manifest.artifacts:
+        fits = (
+            artifact.target.name == AVX2_TARGET
+            if isa == "avx2"
+            else target_runs_natively(artifact.target)
+        )
+        if fits:
+            return artifact
+    msg = f"the release has nothing for {isa}"
+    raise ValueError(msg)
+
+
+def _reason(error: Exception) -> str:
+    detail = error.detail if isinstance(error, (BuildError, EngineError)) else str(error)
+    words = f"{type(error).__name__}: {detail}".split()
+    text = " ".join(words)
+    half = _REASON_LETTERS // 2
+    return text if len(text) <= _REASON_LETTERS else f"{text[:half]} … {text[-half:]}"
+
+
+def main() -> None:
+    """Do what is ordered and write it down."""
+    order = Order(**json.loads(sys.argv[1]))
+    if order.isa == "avx2":
+        check_capped()
+    tasks = {"time": time_row, "judge": judge}
+    result = tasks[order.task](order)
+    path = Path(order.output)
+    unfinished = path.with_suffix(".new")
+    unfinished.write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+    unfinished.rename(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What is compared: four models, each as PyTorch and as what ``stoker build`` is given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+_ROOT: Final = Path(__file__).parents[2]
+_EXAMPLES: Final = _ROOT / "examples"
+_HERE: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One model and its data.
+
+    Attributes:
+        factory: the module, for PyTorch's own routes.
+        data: the data set's entry point; it certifies stoker's candidates and the peers alike.
+        published_as_onnx: stoker is given the ONNX file, not the module.
+        is_transformer: what NNCF is told, and whether dynamic quantisation is worth a row.
+    """
+
+    name: str
+    title: str
+    factory: str
+    data: str
+    published_as_onnx: bool = False
+    is_transformer: bool = False
+
+    @property
+    def model(self) -> str:
+        """What is given to ``stoker build --model``."""
+        if not self.published_as_onnx:
+            return self.factory
+        from benchmarks.builder.detector import source  # noqa: PLC0415  imports torch
+
+        return str(source())
+
+
+WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType(
+    {
+        workload.name: workload
+        for workload in (
+            Workload(
+                "efficientnet-lite0",
+                "EfficientNet-Lite0, 224x224",
+                f"{_EXAMPLES}/photos/model.py:factory",
+                f"{_EXAMPLES}/photos/data.py:dataset",
+            ),
+            Workload(
+                "resnet50",
+                "ResNet-50, 224x224, random weights",
+                f"{_HERE}/resnet50.py:factory",
+                f"{_HERE}/resnet50.py:dataset",
+            ),
+            Workload(
+                "minilm",
+                "MiniLM-L6, 64 tokens",
+                f"{_EXAMPLES}/text/model.py:factory",
+                f"{_EXAMPLES}/text/data.py:dataset",
+                is_transformer=True,
+            ),
+            Workload(
+                "ppocr-det",
+                "PP-OCRv4 text detector, 480x480",
+                f"{_HERE}/detector.py:factory",
+                f"{_EXAMPLES}/detector/pages.py:dataset",
+                published_as_onnx=True,
+            ),
+        )
+    }
+)
