@@ -9,6 +9,7 @@ staircase for the README.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -72,15 +73,18 @@ class Benchmark:
             "accuracy": {},
             "rows": {},
         }
-        if self._path.is_file() and not options.fresh:
+        if self._path.is_file():
             kept = json.loads(self._path.read_text("utf-8"))
             if kept["machine"]["runtimes"] == machine.runtimes:
                 self.result |= {name: kept[name] for name in ("accuracy", "rows")}
         self._capped: Mapping[str, str] = {}
+        self._failed: list[str] = []
 
-    def run(self, rows: list[Row]) -> None:
-        """Prepare, judge and measure whatever is missing of some rows."""
+    def run(self, rows: list[Row]) -> bool:
+        """Prepare, judge and measure what is missing of some rows; say whether all is there."""
         began = time.monotonic()
+        if self._options.fresh:
+            self._forget(rows)
         for name in dict.fromkeys(row.workload for row in rows):
             say(f"{name}: prepare (builds a release, quantises with the peers' tools)")
             prepare(
@@ -97,10 +101,19 @@ class Benchmark:
                 continue
             say(f"[{position}/{len(rows)}] {row.key}: measure")
             found = self._child("time", row)
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            self.result["rows"][row.key] = {**asdict(row), "measured_at": now, **found}
-            self.write()
+            if found is not None:
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                self.result["rows"][row.key] = {**asdict(row), "measured_at": now, **found}
+                self.write()
         say(f"{time.monotonic() - began:.0f} s in all")
+        return not self._failed
+
+    def _forget(self, rows: list[Row]) -> None:
+        """Drop what is known of some rows, and the releases that they measured."""
+        for row in rows:
+            self.result["rows"].pop(row.key, None)
+            self.result["accuracy"].pop(_place(row), None)
+            shutil.rmtree(Prepared(self._folder(row.workload)).release, ignore_errors=True)
 
     def _judge(self, rows: list[Row]) -> None:
         """Have everything answer that has not. Nothing is timed: two processes at a time."""
@@ -113,8 +126,9 @@ class Benchmark:
 
         with ThreadPoolExecutor(2) as pool:
             for row, found in zip(missing, pool.map(judge, missing), strict=True):
-                self.result["accuracy"][_place(row)] = found
-                self.write()
+                if found is not None:
+                    self.result["accuracy"][_place(row)] = found
+                    self.write()
 
     def write(self) -> None:
         """Write the result, its tables and its drawing."""
@@ -148,13 +162,18 @@ class Benchmark:
             folder=str(folder),
             output=str(folder / f"{task}-{row.isa}-{row.threads}.json"),
         )
-        subprocess.run(  # noqa: S603 - our own module
-            [sys.executable, "-m", "benchmarks.builder.row", json.dumps(asdict(order))],
-            check=True,
-            timeout=ROW_LIMIT_S,
-            cwd=ROOT,
-            env=self._environment(row),
-        )
+        try:
+            subprocess.run(  # noqa: S603 - our own module
+                [sys.executable, "-m", "benchmarks.builder.row", json.dumps(asdict(order))],
+                check=True,
+                timeout=ROW_LIMIT_S,
+                cwd=ROOT,
+                env=self._environment(row),
+            )
+        except subprocess.SubprocessError as error:
+            say(f"{row.key}: {task} failed, the others go on: {error}")
+            self._failed.append(row.key)
+            return None
         return json.loads(Path(order.output).read_text("utf-8"))
 
     def _environment(self, row: Row) -> dict[str, str]:
@@ -171,17 +190,19 @@ def main() -> None:
     """Measure, or write the tables and the drawing again."""
     options = _options()
     benchmark = Benchmark(options)
-    rows = list(_rows(options))
+    complete = True
     if not options.tables:
         try:
-            benchmark.run(rows)
+            complete = benchmark.run(list(_rows(options)))
         except (BuildError, CapError) as error:
             sys.exit(f"error: {error}")
         except subprocess.CalledProcessError as error:
-            sys.exit(f"error: a step failed (exit {error.returncode}); what it said is above")
+            sys.exit(f"error: stoker build failed (exit {error.returncode}); it said why above")
     benchmark.write()
     print(benchmark.result["summary"])
     print(markdown(benchmark.result).partition("\n## ")[0])
+    if not complete:
+        sys.exit("some rows failed; run it again to try those")
 
 
 def say(text: str) -> None:

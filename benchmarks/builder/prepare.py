@@ -129,19 +129,29 @@ def _build(workload: Workload, release: Path, options: list[str]) -> None:
 def _ort_static(path: Path, prepared: Prepared, workload: Workload) -> None:
     """``quantize_static`` with its defaults: QDQ, signed by signed, one scale per tensor."""
     from onnxruntime.quantization import quantize_static  # noqa: PLC0415  slow to import
-    from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
 
     del workload
-    ready = prepared.folder / "ort-prepared.onnx"
-    quant_pre_process(str(prepared.folder / "source.onnx"), str(ready), skip_symbolic_shape=True)
-    quantize_static(str(ready), str(path), _reader(prepared.calibration()))
+    quantize_static(_preprocessed(prepared), str(path), _reader(prepared.calibration()))
 
 
 def _ort_dynamic(path: Path, prepared: Prepared, workload: Workload) -> None:
     from onnxruntime.quantization import quantize_dynamic  # noqa: PLC0415  slow to import
 
     del workload
-    quantize_dynamic(str(prepared.folder / "source.onnx"), str(path))
+    quantize_dynamic(_preprocessed(prepared), str(path))
+
+
+def _preprocessed(prepared: Prepared) -> str:
+    """The graph after the tool's own pre-processing, which its documentation asks for."""
+    from onnxruntime.quantization.shape_inference import (  # noqa: PLC0415  slow to import
+        quant_pre_process,
+    )
+
+    ready = prepared.folder / "ort-prepared.onnx"
+    if not ready.is_file():
+        source = str(prepared.folder / "source.onnx")
+        quant_pre_process(source, str(ready), skip_symbolic_shape=True)
+    return str(ready)
 
 
 def _nncf(path: Path, prepared: Prepared, workload: Workload) -> None:

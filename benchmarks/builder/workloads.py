@@ -34,7 +34,7 @@ class Workload:
         """What is given to ``stoker build --model``."""
         if not self.published_as_onnx:
             return self.factory
-        from benchmarks.builder.detector import source  # noqa: PLC0415  imports torch
+        from benchmarks.builder.ppocr import source  # noqa: PLC0415  imports torch
 
         return str(source())
 
@@ -65,7 +65,7 @@ WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType(
             Workload(
                 "ppocr-det",
                 "PP-OCRv4 text detector, 480x480",
-                f"{_HERE}/detector.py:factory",
+                f"{_HERE}/ppocr.py:factory",
                 f"{_EXAMPLES}/detector/pages.py:dataset",
                 published_as_onnx=True,
             ),

@@ -5,7 +5,6 @@ is carried out operator by operator, with modules where PyTorch has one, so that
 and its quantiser find what they look for.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +14,10 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-_EXAMPLES: Final = str(Path(__file__).parents[2] / "examples")
+from stoker_builder.errors import BuildCode
+from stoker_builder.models.entrypoints import load_entry
+
+_FINDER: Final = Path(__file__).parents[2] / "examples" / "detector" / "model.py"
 
 Attributes = Mapping[str, Any]
 Weights = Mapping[str, torch.Tensor]
@@ -31,11 +33,9 @@ _PLAIN: Final[Mapping[str, Callable[..., torch.Tensor]]] = {
 
 def source() -> Path:
     """The ONNX file."""
-    if _EXAMPLES not in sys.path:
-        sys.path.append(_EXAMPLES)
-    from detector.model import packaged  # noqa: PLC0415  on the path just now
-
-    return packaged("detector")
+    found = load_entry(f"{_FINDER}:packaged", BuildCode.FACTORY)("detector")
+    assert isinstance(found, Path)  # noqa: S101 - it is ours
+    return found
 
 
 def factory() -> nn.Module:
