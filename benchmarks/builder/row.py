@@ -6,6 +6,7 @@ that it names.
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,7 @@ from stoker_engine.engine import EngineError
 BURST_SECONDS: Final = 0.3
 BF16: Final = frozenset({"avx512_bf16", "amx_bf16"})
 _REASON_LETTERS: Final = 200
+_FOLDERS: Final = re.compile(r"(?<![\w.])/(?:[^\s/:\"']+/)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +244,8 @@ def _artifact(release: Path, isa: str) -> Artifact:
 
 def _reason(error: Exception) -> str:
     detail = error.detail if isinstance(error, (BuildError, EngineError)) else str(error)
-    words = f"{type(error).__name__}: {detail}".split()
-    text = " ".join(words)
+    text = " ".join(f"{type(error).__name__}: {detail}".split())
+    text = _FOLDERS.sub("", text)  # a result says nothing of the machine's owner
     half = _REASON_LETTERS // 2
     return text if len(text) <= _REASON_LETTERS else f"{text[:half]} … {text[-half:]}"
 
