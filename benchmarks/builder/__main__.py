@@ -94,17 +94,10 @@ class Benchmark:
             )
         if any(row.isa == AVX2 for row in rows):
             self._capped = avx2_environment(SCRATCH / "isacap")
-        self._judge(rows)
-        for position, row in enumerate(rows, start=1):
-            if row.key in self.result["rows"]:
-                say(f"[{position}/{len(rows)}] {row.key}: measured before")
-                continue
-            say(f"[{position}/{len(rows)}] {row.key}: measure")
-            found = self._child("time", row)
-            if found is not None:
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                self.result["rows"][row.key] = {**asdict(row), "measured_at": now, **found}
-                self.write()
+        for isa in dict.fromkeys(row.isa for row in rows):
+            chosen = [row for row in rows if row.isa == isa]
+            self._judge(chosen)
+            self._time(chosen)
         say(f"{time.monotonic() - began:.0f} s in all")
         return not self._failed
 
@@ -129,6 +122,19 @@ class Benchmark:
                 if found is not None:
                     self.result["accuracy"][_place(row)] = found
                     self.write()
+
+    def _time(self, rows: list[Row]) -> None:
+        for position, row in enumerate(rows, start=1):
+            where = f"{row.key} ({position} of {len(rows)})"
+            if row.key in self.result["rows"]:
+                say(f"{where}: measured before")
+                continue
+            say(f"{where}: measure")
+            found = self._child("time", row)
+            if found is not None:
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                self.result["rows"][row.key] = {**asdict(row), "measured_at": now, **found}
+                self.write()
 
     def write(self) -> None:
         """Write the result, its tables and its drawing."""
