@@ -19,17 +19,14 @@ _STYLE: Final = """
 text { font: 12px system-ui, sans-serif; fill: #24292f }
 .title { font-weight: 600; font-size: 14px }
 .note { fill: #57606a }
-.peer { fill: #9aa7b4 } .ships { fill: #1a7f37 } .broken { fill: url(#hatch) }
+.peer { fill: #9aa7b4 } .ships { fill: #1a7f37 }
+.broken { fill: url(#broken) } .uncertain { fill: url(#uncertain) }
 .strong { font-weight: 600; fill: #1a7f37 }
 @media (prefers-color-scheme: dark) {
  text { fill: #e6edf3 } .note { fill: #8d96a0 } .peer { fill: #6e7681 }
  .ships { fill: #3fb950 } .strong { fill: #3fb950 }
 }"""
-_HATCH: Final = (
-    '<pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse"'
-    ' patternTransform="rotate(45)"><rect width="6" height="6" fill="#ffd8d3"/>'
-    '<rect width="3" height="6" fill="#cf222e"/></pattern>'
-)
+_HATCHES: Final = (("broken", "#ffd8d3", "#cf222e"), ("uncertain", "#d8dee4", "#8c959f"))
 
 
 def staircase(result: Mapping[str, Any]) -> str:
@@ -43,8 +40,8 @@ def staircase(result: Mapping[str, Any]) -> str:
         drawn = list(_stairs(row, accuracy, top))
         parts += drawn
         top += TITLE + len(row["latency"]) * (BAR + GAP) + MARGIN
-    note = "hatched: accuracy broken, or not certified to be kept · "
-    caption = f"{note}{result['summary']}, batch 1, equal threads, interleaved"
+    note = "red: accuracy broken; grey hatched: not certified to be kept"
+    caption = f"{note} · {result['summary']}, batch 1, equal threads, interleaved"
     parts.append(f'<text class="note" x="{MARGIN}" y="{top + 4}">{escape(caption)}</text>')
     height = top + MARGIN
     head = (
@@ -52,7 +49,10 @@ def staircase(result: Mapping[str, Any]) -> str:
         f' width="{WIDTH}" height="{height}" role="img"'
         ' aria-label="Time of one inference, from eager PyTorch to what stoker ships">'
     )
-    styles = [f"<style>{_STYLE}</style>", f"<defs>{_HATCH}</defs>"]
+    styles = [
+        f"<style>{_STYLE}</style>",
+        f"<defs>{''.join(_hatch(*colours) for colours in _HATCHES)}</defs>",
+    ]
     return "\n".join([head, *styles, *parts, "</svg>", ""])
 
 
@@ -70,7 +70,7 @@ def _stairs(row: Mapping[str, Any], accuracy: Mapping[str, Any], top: int) -> It
         y = top + TITLE + position * (BAR + GAP) - 8
         length = max(room * p50_ms / longest, 1.0)
         ships = name == SHIPPED
-        kind = "ships" if ships else "peer" if keeps(name, accuracy) else "broken"
+        kind = "ships" if ships else _kind(name, accuracy)
         label = "what stoker ships" if ships else PEERS[name].title
         strong = ' class="strong"' if ships else ""
         base = y + BAR - 3
@@ -78,6 +78,21 @@ def _stairs(row: Mapping[str, Any], accuracy: Mapping[str, Any], top: int) -> It
         yield f'<rect class="{kind}" x="{LABELS}" y="{y}" width="{length:.1f}" height="{BAR}"/>'
         text = f"{p50_ms:.2f} ms{_factor(row, name)}"
         yield f'<text{strong} x="{LABELS + length + 6:.1f}" y="{base}">{text}</text>'
+
+
+def _kind(name: str, accuracy: Mapping[str, Any]) -> str:
+    if keeps(name, accuracy):
+        return "peer"
+    judged = accuracy.get("peers", {}).get(name, {})
+    return "broken" if judged.get("verdict") == "FAIL" else "uncertain"
+
+
+def _hatch(name: str, paper: str, ink: str) -> str:
+    return (
+        f'<pattern id="{name}" width="6" height="6" patternUnits="userSpaceOnUse"'
+        f' patternTransform="rotate(45)"><rect width="6" height="6" fill="{paper}"/>'
+        f'<rect width="3" height="6" fill="{ink}"/></pattern>'
+    )
 
 
 def _factor(row: Mapping[str, Any], name: str) -> str:
