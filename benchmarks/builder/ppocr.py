@@ -57,7 +57,9 @@ def _traced(model: onnx.ModelProto) -> tuple[nn.Module, torch.fx.Graph]:
             weights[node.output[0]] = _tensor(attributes["value"])
             continue
         module = _module(node, attributes, weights)
-        if module is not None:
+        if _becomes_bias(node, root, values, weights):
+            values[node.output[0]] = values[node.input[0]]
+        elif module is not None:
             name = f"{node.op_type.lower()}_{index}"
             root.add_module(name, module)
             values[node.output[0]] = graph.call_module(name, (values[node.input[0]],))
@@ -65,6 +67,23 @@ def _traced(model: onnx.ModelProto) -> tuple[nn.Module, torch.fx.Graph]:
             values[node.output[0]] = _call(graph, root, node, attributes, values, weights)
     graph.output(values[model.graph.output[0].name])
     return root, graph
+
+
+def _becomes_bias(
+    node: onnx.NodeProto, root: nn.Module, values: Mapping[str, Any], weights: Weights
+) -> bool:
+    """Whether an addition was taken in by the transposed convolution before it.
+
+    The file keeps the two apart, which is nothing that PyTorch's compiler expects: it fails.
+    """
+    before = values.get(node.input[0])
+    if node.op_type != "Add" or node.input[1] not in weights or before.op != "call_module":
+        return False
+    module = root.get_submodule(before.target)
+    if not isinstance(module, nn.ConvTranspose2d) or module.bias is not None:
+        return False
+    module.bias = nn.Parameter(weights[node.input[1]].reshape(-1))
+    return True
 
 
 def _module(node: onnx.NodeProto, attributes: Attributes, weights: Weights) -> nn.Module | None:
