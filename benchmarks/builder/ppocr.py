@@ -76,8 +76,12 @@ def _becomes_bias(
 
     The file keeps the two apart, which is nothing that PyTorch's compiler expects: it fails.
     """
-    before = values.get(node.input[0])
-    if node.op_type != "Add" or node.input[1] not in weights or before.op != "call_module":
+    before: Any = values.get(node.input[0])
+    if (
+        node.op_type != "Add"
+        or node.input[1] not in weights
+        or getattr(before, "op", "") != "call_module"
+    ):
         return False
     module = root.get_submodule(before.target)
     if not isinstance(module, nn.ConvTranspose2d) or module.bias is not None:
