@@ -12,10 +12,12 @@ from stoker_builder.accuracy.golden import GoldenSet, make_golden, ways
 from stoker_builder.bench import Bench, BuildResult
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import FP32, RECIPES
+from stoker_builder.errors import BuildError
 from stoker_builder.kernels.emulation import Emulator
 from stoker_builder.kernels.engines import EngineRunner, runner_at
 from stoker_builder.kernels.places import Way, native, place_for
 from stoker_builder.latency.footprint import Start, measure_start
+from stoker_builder.profiling.inside import Inside, Version, look_inside, write_traces
 from stoker_builder.progress import Progress
 from stoker_builder.release import MANIFEST, write_release
 from stoker_builder.report.collect import report_of
@@ -24,6 +26,9 @@ from stoker_builder.rows import Mark, Row
 from stoker_builder.targets import TargetSpec
 from stoker_contract.manifest import Artifact, Footprint, Latency, Manifest, Source
 from stoker_contract.target import ArtifactKind
+
+
+_MAX_USE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,8 @@ def package(bench: Bench, tables: Iterable[tuple[Row, ...]], progress: Progress)
     # A device takes the first artifact it can run, whatever order the targets were asked for in.
     packed.sort(key=lambda entry: -entry[0])
     manifest = _manifest(bench, [entry.artifact for _, entry in packed])
-    report = report_of(bench, rows, manifest)
+    insides = _look_inside(bench, rows, progress)
+    report = report_of(bench, rows, manifest, [one.profile for one in insides])
     files: dict[str, bytes | Path] = {
         MANIFEST: manifest.encode(),
         **report_files(report),
@@ -66,6 +72,8 @@ def package(bench: Bench, tables: Iterable[tuple[Row, ...]], progress: Progress)
     request = bench.request
     with progress.stage("write the release", 1):
         write_release(request.output, manifest.release, files)
+    if request.profile is not None:
+        write_traces(request.profile, insides)
     return BuildResult(
         manifest=manifest,
         rows=tuple(rows),
@@ -76,6 +84,33 @@ def package(bench: Bench, tables: Iterable[tuple[Row, ...]], progress: Progress)
         output=request.output,
         data_note=bench.data.note,
     )
+
+
+def _look_inside(bench: Bench, rows: Iterable[Row], progress: Progress) -> list[Inside]:
+    """Profile what ships for the targets whose kernels are here; no reason to stop a build."""
+    request = bench.request
+    if request.latency_s == 0 and request.profile is None:
+        return []
+    targets = {target.name: target.target for target in bench.targets}
+    here = [
+        row
+        for row in rows
+        if row.rank == 1 and place_for(targets[row.target], row.candidate.runtime) == native()
+    ]
+    before = Version(REFERENCE.name, bench.files[FP32], REFERENCE.session)
+    seconds = min(request.latency_s, _MAX_USE_S)
+    insides = []
+    with progress.stage("look inside what ships", len(here)) as at:
+        for row in here:
+            after = Version(row.name, _path_of(row), row.candidate.session)
+            try:
+                found = look_inside(row.target, before, after, bench.example, seconds=seconds)
+            except BuildError as error:
+                progress.note(f"{row.target}: {error.detail}")
+            else:
+                insides.append(found)
+            at.advance()
+    return insides
 
 
 def _pack_target(

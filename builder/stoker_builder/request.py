@@ -49,6 +49,7 @@ class BuildRequest:
         torch_routes: PyTorch's own ways to run the model that are timed too.
         emulation_budget_s: for running a target's kernels that this machine does not have.
         unsafe_skip_gates: ship the first INT8 candidate whatever it answers, and stamp it.
+        profile: a folder for traces of what ships.
     """
 
     model: str
@@ -76,6 +77,7 @@ class BuildRequest:
     torch_routes: tuple[str, ...] = DEFAULT_ROUTES
     emulation_budget_s: float = EMULATION_BUDGET_S
     unsafe_skip_gates: bool = False
+    profile: Path | None = None
 
     def check(self) -> None:
         """Refuse what can not become a release.

@@ -25,10 +25,17 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the build below left its traces."""
+    return tmp_path_factory.mktemp("traces")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, traces: Path) -> BuildResult:
     """The tiny model, through the whole pipeline from PyTorch."""
     folder = tmp_path_factory.mktemp("built")
-    return build(request_for(folder / "release", baselines=True), Silence())
+    request = request_for(folder / "release", baselines=True, profile=traces)
+    return build(request, Silence())
 
 
 @pytest.fixture(scope="session")

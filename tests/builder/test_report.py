@@ -1,11 +1,13 @@
 """The report: what it holds, and that it can be read and drawn again."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from stoker_builder.bench import BuildResult
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.kernels.isa import target_runs_natively
 from stoker_builder.report.files import read_report, report_files
 
 
@@ -41,6 +43,20 @@ def test_starting_is_measured_for_what_ships(built: BuildResult) -> None:
         assert shipped.start.load_ms > 0
         assert shipped.start.first_run_ms > 0
         assert 10_000_000 < shipped.start.steady_bytes <= shipped.start.load_peak_bytes
+
+
+def test_what_ships_is_looked_into_where_its_kernels_are(built: BuildResult, traces: Path) -> None:
+    """Operators, uses of the cores and a trace, for the targets that this machine runs."""
+    here = [a.target.name for a in built.manifest.artifacts if target_runs_natively(a.target)]
+
+    assert sorted(profile.target for profile in built.report.profiles) == sorted(here)
+    for profile in built.report.profiles:
+        assert profile.before is not None
+        assert profile.before.by_type[0].op_type == "Conv"
+        assert profile.throughput[0].per_second > 0
+        trace = json.loads((traces / f"{profile.target}.trace.json").read_bytes())
+        assert any(event["name"] == "run 1" for event in trace["traceEvents"])
+    assert {path.name for path in traces.iterdir()} == {f"{name}.trace.json" for name in here}
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"[]", b'{"schema_version": 1}', b"\xff\xfe"])

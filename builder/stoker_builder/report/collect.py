@@ -21,6 +21,7 @@ from stoker_builder.report.document import (
     Report,
     SourceNotes,
     Start,
+    TargetProfile,
 )
 from stoker_builder.rows import Row
 from stoker_contract.manifest import Manifest
@@ -31,8 +32,20 @@ _LINE: Final = 256
 _PARAGRAPH: Final = 4096
 
 
-def report_of(bench: Bench, rows: Sequence[Row], manifest: Manifest) -> Report:
-    """Collect the report of a finished build."""
+def report_of(
+    bench: Bench,
+    rows: Sequence[Row],
+    manifest: Manifest,
+    profiles: Sequence[TargetProfile] = (),
+) -> Report:
+    """Collect the report of a finished build.
+
+    Args:
+        bench: what was found out.
+        rows: of all targets.
+        manifest: of the release.
+        profiles: what was seen inside the artifacts that ship.
+    """
     timings = bench.native_timings
     machine = bench.machine
     return Report(
@@ -76,16 +89,30 @@ def report_of(bench: Bench, rows: Sequence[Row], manifest: Manifest) -> Report:
             confidence=bench.request.confidence,
             skipped=bench.request.unsafe_skip_gates,
         ),
-        conditions=ConditionNotes(**asdict(timings.conditions)),
+        conditions=_conditions(bench),
         baselines=tuple(
-            Baseline(name=name, title=BASELINES[name].strip(), latency=figures_of(stats))
+            Baseline(
+                name=name,
+                title=BASELINES[name],
+                measured_on=timings.measured_on[:_LINE],
+                latency=figures_of(stats),
+            )
             for name, stats in timings.stats.items()
             if name in BASELINES
         ),
         candidates=tuple(_candidate(row) for row in rows),
         artifacts=manifest.artifacts,
+        profiles=tuple(profiles),
         seconds={title: round(seconds, 3) for title, seconds in bench.seconds.items()},
     )
+
+
+def _conditions(bench: Bench) -> ConditionNotes:
+    """What the machine did, whichever instructions it was allowed to use meanwhile."""
+    everywhere = [timings.conditions for timings in bench.timings.values()]
+    refusals = dict.fromkeys(said for one in everywhere for said in one.refusals)
+    native = asdict(bench.native_timings.conditions)
+    return ConditionNotes(**{**native, "refusals": tuple(refusals)})
 
 
 def figures_of(stats: LatencyStats) -> Figures:

@@ -108,6 +108,7 @@ class Baseline(Document):
 
     name: Name
     title: Name
+    measured_on: Name = ""
     latency: Figures
 
 

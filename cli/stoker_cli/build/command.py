@@ -103,6 +103,10 @@ _Emulation = Annotated[
     float | None,
     typer.Option(help="for targets that this CPU is not; 0 for none", min=0.0, metavar="S"),
 ]
+_Profile = Annotated[
+    Path | None,
+    typer.Option(help="write traces of what ships, for Perfetto", metavar="FOLDER"),
+]
 
 
 @app.command()
@@ -133,6 +137,7 @@ def build(  # noqa: PLR0913  one parameter per option
     latency_s: _Latency = None,
     torch_routes: _TorchRoutes = "eager",
     emulation_budget_s: _Emulation = None,
+    profile: _Profile = None,
     quick: Annotated[bool, typer.Option("--quick", help="less timing, less emulation")] = False,
     unsafe_skip_gates: Annotated[
         bool, typer.Option("--unsafe-skip-gates", help="ship INT8 unjudged, for development")
@@ -170,6 +175,7 @@ def build(  # noqa: PLR0913  one parameter per option
             defaults.QUICK_EMULATION_BUDGET_S if quick else defaults.EMULATION_BUDGET_S,
         ),
         unsafe_skip_gates=unsafe_skip_gates,
+        profile=profile,
     )
     from stoker_builder.pipeline import build as run_build  # noqa: PLC0415  imports onnx and more
     from stoker_cli.build.bars import Bars  # noqa: PLC0415  imports rich
