@@ -8,11 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker_builder.bench import BuildResult
-from stoker_builder.report.document import Candidate, LayerDamage, Report, TargetProfile
+from stoker_builder.report.document import (
+    Candidate,
+    Compared,
+    LayerDamage,
+    OperatorProfile,
+    OperatorShare,
+    Report,
+    TargetProfile,
+)
 from stoker_builder.report.html.drawing import Scale
 from stoker_builder.report.html.markup import Markup, tag, text
 from stoker_builder.report.html.page import to_html
 from stoker_builder.report.markdown import to_markdown
+from stoker_builder.rows import Mark
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -77,6 +86,48 @@ def test_the_page_fetches_nothing_and_runs_nothing(built: BuildResult) -> None:
     style = to_html(built.report).decode().partition("<style>")[2].partition("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
+
+
+@pytest.mark.parametrize("ms", [0.0, 1e-9, 7.0, 1e300])
+@pytest.mark.parametrize("loss", [-1e300, -0.01, 0.0, 5.0])
+def test_strange_figures_are_drawn_all_the_same(built: BuildResult, ms: float, loss: float) -> None:
+    """A report that somebody wrote by hand breaks no plot, and nothing is drawn at infinity."""
+    row = next(row for row in built.report.candidates if row.accuracy)
+    assert row.accuracy is not None
+    latency = Compared(
+        p50_ms=ms,
+        p95_ms=ms,
+        p99_ms=ms,
+        min_ms=ms,
+        samples=0,
+        p99_high_ms=ms,
+        quantiles_ms=(ms, 0.0, ms, 5.0),
+    )
+    accuracy = row.accuracy.model_copy(
+        update={"basis": "labels", "loss": loss, "loss_bound": loss, "budget": abs(loss)}
+    )
+    operators = OperatorProfile(
+        title="t",
+        runtime="r",
+        total_ms=ms,
+        by_type=(OperatorShare(name="", op_type="Conv", calls=0, ms=ms, share=0.0),),
+    )
+    strange = row.model_copy(
+        update={
+            "latency": latency,
+            "accuracy": accuracy,
+            "shipped": True,
+            "verdict": Mark.PASS,
+            "sensitivity": (LayerDamage(name="a", op_type="b", damage=loss),),
+        }
+    )
+    profile = TargetProfile(target=row.target, before=operators, after=operators)
+    report = built.report.model_copy(update={"candidates": (strange,), "profiles": (profile,)})
+
+    page = to_html(report).decode()
+
+    Page(page.encode())
+    assert not re.search(r'"(nan|-?inf)"', page)
 
 
 def test_the_page_forbids_itself_to_fetch(built: BuildResult) -> None:

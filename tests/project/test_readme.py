@@ -11,7 +11,13 @@ import pytest
 from stoker_cli.commands import COMMANDS
 from support.environments import ROOT
 
-PAGES = ("README.md", "CONTRIBUTING.md", "examples/digits/README.md", "examples/photos/README.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/building.md",
+    "examples/digits/README.md",
+    "examples/photos/README.md",
+)
 SHELL_BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 HERE_DOCUMENT = re.compile(r"<<EOF\n.*?\nEOF\n", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")

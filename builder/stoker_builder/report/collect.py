@@ -93,7 +93,7 @@ def report_of(
         baselines=tuple(
             Baseline(
                 name=name,
-                title=BASELINES[name],
+                title=BASELINES[name].strip(),
                 measured_on=timings.measured_on[:_LINE],
                 latency=figures_of(stats),
             )

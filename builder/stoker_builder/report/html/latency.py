@@ -106,7 +106,7 @@ def distributions(steps: Sequence[Step]) -> Markup | None:
 
 def _spread(latency: Figures) -> bool:
     quantiles = latency.quantiles_ms
-    return len(quantiles) > 2 and quantiles[0] > 0  # noqa: PLR2004  a shape has a middle
+    return len(quantiles) > 2 and min(quantiles) > 0  # noqa: PLR2004  a shape has a middle
 
 
 def _ridge(step: Step, scale: Scale, base: float) -> Iterator[Markup]:
