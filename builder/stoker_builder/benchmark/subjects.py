@@ -12,6 +12,7 @@ from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.isa import target_runs_natively
 from stoker_builder.models.source import Inputs
 from stoker_builder.release import read_manifest
+from stoker_client.errors import InferError
 from stoker_contract.manifest import Artifact, SessionOptions
 from stoker_contract.target import ArtifactKind, Runtime, runtime_of
 from stoker_engine.backends import open_engine
@@ -159,7 +160,10 @@ def _engine_caller(engine: Engine, inputs: Inputs) -> Callable[[], object]:
 def _try_once(subject: Subject, caller: Callable[[], object]) -> None:
     try:
         caller()
-    except EngineError as error:
+    except (EngineError, InferError) as error:
+        if isinstance(error, InferError) and not error.status:
+            detail = f"{subject.where} does not answer: {error.detail}"
+            raise BuildError(BuildCode.MEASURE, detail, "is it the right address?") from None
         hint = "give inputs that it takes, as an .npz, with --inputs"
         detail = f"{subject.name} refuses its inputs: {error.detail}"
         raise BuildError(BuildCode.DATA_MISMATCH, detail, hint) from None

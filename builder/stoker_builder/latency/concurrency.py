@@ -15,7 +15,7 @@ from stoker_contract.target import ArtifactKind
 from stoker_engine.backends import open_engine
 from stoker_engine.engine import Engine
 
-_ROUNDS: Final = 3
+_ROUNDS: Final = 5
 _WARM_RUNS: Final = 3
 
 

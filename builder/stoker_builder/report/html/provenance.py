@@ -1,11 +1,16 @@
 """Where a release came from, and on what machine its figures were taken. Pure."""
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from stoker_builder.report.document import Report
 from stoker_builder.report.html.drawing import table
 from stoker_builder.report.html.markup import Markup, join, tag
 from stoker_contract.manifest import DataDigest
+
+# of the hundred features of a processor, those that decide which kernels run
+_TELLING: Final = re.compile(r"avx|amx|fma|f16c|sse4|asimd|sve|i8mm|bf16|fphp")
 
 
 def section(report: Report) -> Markup:
@@ -40,7 +45,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "Gate", _gate(report)
     memory = f"{machine.memory_bytes / 1e9:.0f} GB"
     yield "Machine", f"{machine.cpu_model}, {machine.cores} cores, {memory}, Linux {machine.kernel}"
-    yield "Instruction sets", " ".join(machine.isa)
+    yield "Instruction sets", " ".join(name for name in machine.isa if _TELLING.match(name))
     versions = (f"{name} {version}" for name, version in sorted(machine.runtimes.items()))
     yield "Software", ", ".join([f"Python {machine.python}", *versions])
     yield "While measuring", "; ".join(_conditions(report))
@@ -78,5 +83,9 @@ def _digest(part: DataDigest) -> Markup:
 
 
 def _files(report: Report) -> Markup:
-    rows = [(one.path, one.target.name, f"{one.length:,}", one.digest) for one in report.artifacts]
-    return table(("file", "target", "bytes", "SHA-256"), rows, caption="What devices load")
+    facts = [
+        join((tag("dt", one.target.name), tag("dd", f"{one.path}, {one.length:,} bytes, ", digest)))
+        for one in report.artifacts
+        for digest in (tag("code", one.digest),)
+    ]
+    return tag("dl", *facts, class_="provenance")
