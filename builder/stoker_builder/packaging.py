@@ -27,7 +27,6 @@ from stoker_builder.targets import TargetSpec
 from stoker_contract.manifest import Artifact, Footprint, Latency, Manifest, Source
 from stoker_contract.target import ArtifactKind
 
-
 _MAX_USE_S = 1.0
 
 

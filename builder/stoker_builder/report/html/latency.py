@@ -41,9 +41,15 @@ class Step:
 
 
 def steps_of(report: Report, target: str) -> list[Step]:
-    """What was timed for a target, the slowest first."""
-    steps = [Step(entry.title, entry.latency, "baseline") for entry in report.baselines]
-    for row in report.rows_of(target):
+    """What was timed for a target with the same instructions, the slowest first."""
+    rows = report.rows_of(target)
+    places = {row.latency.measured_on for row in rows if row.latency}
+    steps = [
+        Step(entry.title, entry.latency, "baseline")
+        for entry in report.baselines
+        if entry.measured_on in places
+    ]
+    for row in rows:
         if row.latency is not None:
             look = "ships" if row.shipped else "refused" if row.verdict in _REFUSED else "candidate"
             steps.append(Step(title(row), row.latency, look))
