@@ -18,6 +18,9 @@ VERDICTS: Final[Mapping[Mark, str]] = {
     Mark.SKIPPED: "Not judged: the gates were skipped.",
 }
 
+# below so many milliseconds, so many digits behind the point
+_DIGITS: Final = ((1, 3), (10, 2), (100, 1))
+
 
 def verdict(row: Candidate) -> str:
     """The verdict of one row in a word or two."""
@@ -37,10 +40,11 @@ def times(ratio: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """A duration with three digits, two behind the point at most."""
+    """A duration with three digits, three behind the point at most."""
     if value is None:
         return ""
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"  # noqa: PLR2004  digits
+    digits = next((digits for limit, digits in _DIGITS if value < limit), 0)
+    return f"{value:.{digits}f}"
 
 
 def points(share: float | None) -> str:
