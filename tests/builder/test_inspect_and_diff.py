@@ -174,3 +174,20 @@ def test_a_report_is_shown_again(built: BuildResult, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert stoker("report", built.output, "--format", "html", "--output", page).returncode == 0
     assert page.read_bytes() == (built.output / "report.html").read_bytes()
+
+
+def test_a_fallback_for_the_same_target_is_not_overlooked(
+    built: BuildResult, tmp_path: Path
+) -> None:
+    """Two artifacts for one target are two things to compare, and the second one is named so."""
+    manifest = json.loads((built.output / "manifest.json").read_bytes())
+    second = json.loads(json.dumps(manifest["artifacts"][0]))
+    second["digest"] = "0" * 64
+    manifest["artifacts"].insert(1, second)
+    other = tmp_path / "manifest.json"
+    other.write_text(json.dumps(manifest))
+
+    found = differences(look_at(built.output / "manifest.json"), look_at(other))
+
+    name = f"{manifest['artifacts'][0]['target']['name']}, fallback"
+    assert {one.where[:2] for one in found} == {("targets", name)}

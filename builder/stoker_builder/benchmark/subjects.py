@@ -185,9 +185,10 @@ def _of_release(folder: Path, target: str | None) -> list[Subject]:
 
 
 def _of_artifact(folder: Path, artifact: Artifact) -> Subject:
+    file = artifact.path.rpartition("/")[2]
     return Subject(
-        artifact.target.name,
-        str(folder / artifact.path.rpartition("/")[2]),
+        f"{artifact.target.name} {Path(file).stem}",
+        str(folder / file),
         artifact.kind,
         artifact.session,
         folder / artifact.golden.path.rpartition("/")[2],

@@ -8,6 +8,7 @@ from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.inspection.look import Inspected, name_of
 from stoker_builder.inspection.onnx_facts import FileFacts
 from stoker_contract.manifest import Artifact, EngineIO, Manifest
+from stoker_contract.target import runtime_of
 
 _LATENCY: Final = ("p50_ms", "p95_ms", "p99_ms")
 
@@ -73,8 +74,19 @@ def _release(manifest: Manifest) -> dict[str, Any]:
         "calibration": calibrated.digest if calibrated else None,
         "certification": certified.digest if certified else None,
         "builder": manifest.builder,
-        "targets": {one.target.name: _artifact(one) for one in manifest.artifacts},
+        "targets": _targets(manifest),
     }
+
+
+def _targets(manifest: Manifest) -> dict[str, Any]:
+    """By target; what comes second for one is for devices that lack the first one's runtime."""
+    named: dict[str, Any] = {}
+    for one in manifest.artifacts:
+        name = one.target.name
+        while name in named:
+            name += ", fallback"
+        named[name] = _artifact(one)
+    return named
 
 
 def _artifact(one: Artifact) -> dict[str, Any]:
@@ -82,6 +94,7 @@ def _artifact(one: Artifact) -> dict[str, Any]:
     return {
         "file": name_of(one),
         "digest": one.digest,
+        "runtime": runtime_of(one.kind, one.session.runtime).value,
         "precision": one.precision.value,
         "recipe": one.recipe,
         "session": {key: str(value) for key, value in one.session.to_object().items()},

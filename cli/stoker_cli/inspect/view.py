@@ -12,6 +12,7 @@ from stoker_builder.inspection.onnx_facts import FileFacts
 from stoker_builder.report.words import megabytes, milliseconds, points, times, value
 from stoker_cli.printable import printable
 from stoker_contract.manifest import Accuracy, Artifact, Latency, Manifest
+from stoker_contract.target import runtime_of
 
 _OPERATORS: Final = 12
 _PIPED_WIDTH: Final = 120
@@ -69,8 +70,8 @@ def _artifact(artifact: Artifact) -> Facts:
     needs = ", ".join((artifact.target.arch, *artifact.target.isa))
     yield "for", needs
     yield "precision", f"{artifact.precision} {artifact.recipe}".strip()
-    runtime = session.runtime or "the usual runtime"
-    yield "runs with", f"{runtime}, {session.intra_op_threads} threads"
+    runtime = runtime_of(artifact.kind, session.runtime)
+    yield "runs with", f"{runtime}, {_threads(session.intra_op_threads)}"
     yield "takes", "; ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in artifact.io.inputs)
     yield "gives", "; ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in artifact.io.outputs)
     yield "accuracy", _accuracy(artifact.accuracy)
@@ -82,6 +83,10 @@ def _artifact(artifact: Artifact) -> Facts:
     golden = artifact.golden
     about = f"{golden.samples} samples, {golden.agreement}, tolerance {golden.tolerance:.3g}"
     yield "golden set", f"{about}, at least {golden.min_score:.0%} must agree"
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _accuracy(accuracy: Accuracy | None) -> str:
@@ -108,7 +113,7 @@ def _latency(latency: Latency | None) -> str:
         if ratio is not None
     ]
     faster = f"; {', '.join(against)}" if against else ""
-    return f"p50/p95/p99 {quantiles} ms, {latency.threads} threads{faster}; {latency.measured_on}"
+    return f"p50/p95/p99 {quantiles} ms, {_threads(latency.threads)}{faster}; {latency.measured_on}"
 
 
 def _file(facts: FileFacts) -> Facts:
