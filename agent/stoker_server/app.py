@@ -5,11 +5,13 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import structlog
 import uvicorn
 
 from stoker_server import sockets
+from stoker_server.connection import Connection
 from stoker_server.control import ControlSocket
 from stoker_server.dataplane import DataPlane
 from stoker_server.http import HttpApp
@@ -82,7 +84,11 @@ def _http_config(plane: DataPlane, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         HttpApp(plane),
         interface="asgi3",
-        http="httptools",
+        http=partial(  # type: ignore[arg-type]  # uvicorn says type, and calls it
+            Connection,
+            headers_within_s=settings.receive_timeout_s,
+            on_slow=lambda: plane.slow_clients.update(headers=1),
+        ),
         ws="none",
         lifespan="off",
         log_config=None,

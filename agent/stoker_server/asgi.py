@@ -14,6 +14,7 @@ Headers = list[tuple[bytes, bytes]]
 STATUS: Final = {
     ReasonCode.BAD_REQUEST: 400,
     ReasonCode.UNKNOWN_MODEL: 404,
+    ReasonCode.REQUEST_TIMEOUT: 408,
     ReasonCode.TOO_LARGE: 413,
     ReasonCode.QUEUE_FULL: 429,
     ReasonCode.NO_ENGINE: 503,
@@ -22,8 +23,7 @@ STATUS: Final = {
     ReasonCode.DEADLINE: 504,
     ReasonCode.RUN_TIMEOUT: 504,
 }
-_BODY_TIMEOUT_S: Final = 30
-_TOO_LARGE: Final = 413
+_CLOSING: Final = frozenset({408, 413})
 _TRY_AGAIN: Final = frozenset({429, 503})
 
 
@@ -52,25 +52,28 @@ def count_header(scope: Scope, name: bytes) -> int | None:
     return int(value)
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes | bytearray:
+async def read_body(
+    scope: Scope, receive: Receive, limit: int, within_s: float
+) -> bytes | bytearray:
     """The whole body. What is announced as too large is refused before a byte is stored.
 
     Raises:
-        ServeError: ``TOO_LARGE``, or ``BAD_REQUEST`` when the client went away.
+        ServeError: ``TOO_LARGE``, ``REQUEST_TIMEOUT`` when it was not complete after
+            ``within_s``, or ``BAD_REQUEST`` when the client went away.
     """
     announced = count_header(scope, b"content-length")
     if announced is not None and announced > limit:
         raise _too_large(limit)
-    message = await receive()
-    first: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        return first
     try:
-        async with asyncio.timeout(_BODY_TIMEOUT_S):
+        async with asyncio.timeout(within_s):
+            message = await receive()
+            first: bytes = message.get("body", b"")
+            if not message.get("more_body") and message["type"] != "http.disconnect":
+                return first
             return await _read_rest(bytearray(first), receive, limit)
     except TimeoutError:
-        detail = f"the body was not complete after {_BODY_TIMEOUT_S} s"
-        raise ServeError(ReasonCode.BAD_REQUEST, detail) from None
+        detail = f"the body was not complete after {within_s:g} s"
+        raise ServeError(ReasonCode.REQUEST_TIMEOUT, detail) from None
 
 
 async def _read_rest(body: bytearray, receive: Receive, limit: int) -> bytearray:
@@ -100,7 +103,7 @@ def error_parts(error: ServeError) -> tuple[int, dict[str, str], dict[str, Any]]
     headers = {"stoker-code": str(error.code)}
     if status in _TRY_AGAIN:
         headers["retry-after"] = "1"
-    if status == _TOO_LARGE:
+    if status in _CLOSING:
         headers["connection"] = "close"  # what is still coming is not worth reading
     return status, headers, {"error": f"{error.detail} [{error.code}]"}
 

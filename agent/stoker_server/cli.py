@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         engine_command=_engine_command(arguments),
         socket_group=arguments.socket_group,
         max_queue=arguments.max_queue,
+        receive_timeout_s=arguments.receive_timeout_s,
         run_timeout_s=arguments.run_timeout_s,
         drain_timeout_s=arguments.drain_timeout_s,
     )
@@ -60,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         "--socket-group", default="stoker-clients", help="may use the inference socket"
     )
     parser.add_argument("--max-queue", type=int, default=128, help="requests waiting per slot")
+    parser.add_argument(
+        "--receive-timeout-s", type=float, default=30.0, help="for the headers, then the body"
+    )
     parser.add_argument("--run-timeout-s", type=float, default=60.0)
     parser.add_argument("--drain-timeout-s", type=float, default=10.0)
     parser.add_argument("--log-format", choices=("journal", "json", "console"), default="console")

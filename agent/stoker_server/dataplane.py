@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import uuid
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
@@ -24,6 +25,7 @@ class DataPlane:
         self.settings = settings
         self.server_id = uuid.uuid4().hex
         self.slots: dict[str, Slot] = {}
+        self.slow_clients: Counter[str] = Counter(headers=0, body=0)  # by what did not come
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._tasks: asyncio.TaskGroup | None = None
 

@@ -72,10 +72,13 @@ class HttpApp:
                 raise ServeError(ReasonCode.BAD_REQUEST, "send the request uncompressed")  # noqa: TRY301 - one place answers
             header_bytes = asgi.count_header(scope, _HEADER_LENGTH)
             limit = self._max_body_bytes(slot, header_bytes)
-            body = await asgi.read_body(scope, receive, limit)
+            within_s = self._plane.settings.receive_timeout_s
+            body = await asgi.read_body(scope, receive, limit, within_s)
             decoded = oip.decode(match[1], match[2] or "", body, header_bytes)
             response = await slot.infer(decoded.request)
         except ServeError as error:
+            if error.code is ReasonCode.REQUEST_TIMEOUT:
+                self._plane.slow_clients["body"] += 1
             status, extra, body_object = asgi.error_parts(error)
             headers = [(b"content-type", b"application/json")]
             headers += [(name.encode(), value.encode()) for name, value in extra.items()]

@@ -43,7 +43,15 @@ def model_stats(slot: Slot) -> list[dict[str, Any]]:
 
 def prometheus(plane: DataPlane) -> str:
     """All counts in the Prometheus text format."""
-    return "\n".join([*_slots(plane), *_engines(plane), *_latencies(plane), ""])
+    lines = [*_connections(plane), *_slots(plane), *_engines(plane), *_latencies(plane), ""]
+    return "\n".join(lines)
+
+
+def _connections(plane: DataPlane) -> Iterator[str]:
+    name = "stoker_slow_clients_total"
+    yield from _head(name, "counter", "Connections dropped for what did not arrive in time.")
+    for part, count in plane.slow_clients.items():
+        yield f'{name}{{part="{part}"}} {count}'
 
 
 def _slots(plane: DataPlane) -> Iterator[str]:

@@ -95,7 +95,7 @@ class Recovery:
             self._slot.came_up()
             log.info("engine.restarted", slot=self._slot.name, release=engine.spec.release)
             return None
-        return last
+        return last if self._slot.active is engine else None
 
     async def _serve_first(self, chain: tuple[EngineSpec, ...], trouble: ServeError | None) -> None:
         """Serve the first of a chain that starts; try again and again while none does."""
@@ -106,8 +106,6 @@ class Recovery:
                 try:
                     await engine.start(Launch(self._settings.load_timeout_s))
                 except ServeError as error:
-                    trouble = trouble or error
-                    self._slot.trouble = trouble
                     log.warning(
                         "engine.not_started",
                         slot=self._slot.name,
@@ -115,6 +113,10 @@ class Recovery:
                         code=str(error.code),
                         detail=error.detail,
                     )
+                    if self._slot.ready:  # a swap was faster, and is what should serve
+                        return
+                    trouble = trouble or error
+                    self._slot.trouble = trouble
                     continue
                 if self._slot.ready:  # a swap was faster
                     await engine.close()
@@ -127,7 +129,8 @@ class Recovery:
             await asyncio.sleep(self._delay_s(attempt + 3))
             if self._slot.ready:
                 return
-        self._slot.trouble = trouble
+        if not self._slot.ready:
+            self._slot.trouble = trouble
 
     def _delay_s(self, exponent: int) -> float:
         """Nothing before the first try, then full jitter under a doubling bound."""

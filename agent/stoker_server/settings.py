@@ -17,6 +17,7 @@ class Settings:
         socket_group: may use the inference socket, where there is such a group.
         max_queue: requests that may wait per slot before more are refused.
         max_wait_s: how long a request waits for an engine that is being restarted.
+        receive_timeout_s: a client that needs longer for its headers, or then its body, is dropped.
         run_timeout_s: a run that takes longer is taken for a hang; its worker is killed.
         heartbeat_timeout_s: a worker that is silent for so long is taken for frozen.
         restart_attempts: failed starts in a row before the next engine of the chain is tried.
@@ -33,6 +34,7 @@ class Settings:
     max_queue: int = 128
     max_body_bytes: int = 64 * MIB
     max_wait_s: float = 5.0
+    receive_timeout_s: float = 30.0
     run_timeout_s: float = 60.0
     load_timeout_s: float = 120.0
     heartbeat_s: float = 1.0

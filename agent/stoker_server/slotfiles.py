@@ -13,12 +13,14 @@ from stoker_contract.names import Slug
 from stoker_server.errors import ServeError
 
 _SLUG: Final = TypeAdapter(Slug)
-_PREVIOUS_SUFFIX: Final = ".json.previous"
+_COPY_SUFFIX: Final = ".json.copy"
 
 
 def slot_names(folder: Path) -> list[str]:
-    """The slots that have a file."""
-    return sorted(path.stem for path in folder.glob("*.json") if _is_slug(path.stem))
+    """The slots that have a file, or at least its copy."""
+    names = {path.stem for path in folder.glob("*.json")}
+    names |= {path.name.removesuffix(_COPY_SUFFIX) for path in folder.glob(f"*{_COPY_SUFFIX}")}
+    return sorted(filter(_is_slug, names))
 
 
 def read_slot(folder: Path, slot: str) -> SlotFile | None:
@@ -45,16 +47,17 @@ def read_slot(folder: Path, slot: str) -> SlotFile | None:
 def chain(folder: Path, slot: str) -> tuple[EngineSpec, ...]:
     """The engines of a slot in the order they are to be tried. Never raises.
 
-    When the file is damaged, whatever can still be read of it and of the file before it
-    (``<slot>.json.previous``, where the agent keeps one) is used.
+    When the file is damaged or gone, whatever can still be read of it and of its copy
+    (``<slot>.json.copy``, written after it) is used.
     """
     try:
         file = read_slot(folder, slot)
     except ServeError:
-        found = _salvaged(folder / f"{slot}.json")
-        found += _salvaged(folder / f"{slot}{_PREVIOUS_SUFFIX}")
+        file = None
+    if file is None:
+        found = _salvaged(folder / f"{slot}.json") + _salvaged(folder / f"{slot}{_COPY_SUFFIX}")
     else:
-        found = [] if file is None else [file.current, file.previous, file.fallback]
+        found = [file.current, file.previous, file.fallback]
     unique = {spec.digest: spec for spec in reversed(found) if spec is not None}
     return tuple(reversed(unique.values()))
 

@@ -94,7 +94,7 @@ class Worker:
         Raises:
             ServeError: why it does not serve; the process is gone then.
         """
-        artifact_fd = await asyncio.to_thread(launch.artifact, spec)
+        artifact_fd = await _copied(spec)
         try:
             process = launch.start_process(spec, settings, how, artifact_fd)
         except OSError as error:  # out of files or memory: one engine less, not one server less
@@ -296,6 +296,21 @@ class Worker:
         self._ring.release()
         self._memory.close()
         self.ended.set_result(error)
+
+
+async def _copied(spec: EngineSpec) -> int:
+    """The sealed copy. A load that is given up meanwhile leaves none behind."""
+    copying = asyncio.ensure_future(asyncio.to_thread(launch.artifact, spec))
+    try:
+        return await asyncio.shield(copying)
+    except asyncio.CancelledError:
+        copying.add_done_callback(_close_unwanted)  # a thread can not be stopped
+        raise
+
+
+def _close_unwanted(copying: asyncio.Future[int]) -> None:
+    if not copying.cancelled() and copying.exception() is None:
+        os.close(copying.result())
 
 
 def _exit_text(status: int) -> str:

@@ -72,6 +72,7 @@ class ReasonCode(StrEnum):
     # Serving: why a request or an engine failed.
     BAD_REQUEST = "BAD_REQUEST"
     UNKNOWN_MODEL = "UNKNOWN_MODEL"
+    REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
     QUEUE_FULL = "QUEUE_FULL"
     NO_ENGINE = "NO_ENGINE"
     DEADLINE = "DEADLINE"
@@ -93,6 +94,7 @@ REASON_CLASS: Final[Mapping[ReasonCode, ReasonClass]] = {
     ReasonCode.ATTEMPTS_EXHAUSTED: _TRANSIENT,
     ReasonCode.SERVER_UNAVAILABLE: _TRANSIENT,
     ReasonCode.UNCLEAN_REBOOT: _TRANSIENT,
+    ReasonCode.REQUEST_TIMEOUT: _TRANSIENT,
     ReasonCode.QUEUE_FULL: _TRANSIENT,
     ReasonCode.NO_ENGINE: _TRANSIENT,
     ReasonCode.DEADLINE: _TRANSIENT,

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stoker_agent.state.slots import SlotFiles
 from stoker_client import Client, EngineFailedError, UnavailableError
 from stoker_contract.codes import ReasonCode
-from stoker_contract.engine import EngineSpec
+from stoker_contract.engine import EngineSpec, SlotFile
 from support import models
 from support.server_process import ServerProcess, engine_pids, in_flight, is_alive
 from support.waiting import wait_until
@@ -225,17 +226,45 @@ def test_an_entry_that_is_damaged_does_not_hide_the_others(server: ServerProcess
     assert server.control().status("m").degraded
 
 
-def test_a_slot_file_that_is_garbage_falls_back_to_the_one_before_it(
-    server: ServerProcess,
-) -> None:
-    """Where the agent kept the former slot file, that is served."""
-    path = server.write_slot("m", good(server))
-    path.rename(path.with_name("m.json.previous"))
-    path.write_bytes(b"\0" * 100)
+def test_a_slot_file_that_was_cut_off_is_read_from_its_copy(server: ServerProcess) -> None:
+    """The agent writes every slot file twice: damage to one costs no release."""
+    agent = SlotFiles(server.state_dir / "slots")
+    agent.replace(SlotFile(slot="m", current=good(server)))
+    path = server.state_dir / "slots" / "m.json"
+    os.truncate(path, path.stat().st_size // 2)
     server.start().wait_ready("m")
 
     assert answer(server) == ("m/1.0", 2.0)
     assert server.control().status("m").reason is ReasonCode.MALFORMED
+
+
+def test_a_slot_file_that_is_lost_is_read_from_its_copy(server: ServerProcess) -> None:
+    """A directory entry that a power cut took is no reason to serve nothing."""
+    SlotFiles(server.state_dir / "slots").replace(SlotFile(slot="m", current=good(server)))
+    (server.state_dir / "slots" / "m.json").unlink()
+    server.start().wait_ready("m")
+
+    assert answer(server) == ("m/1.0", 2.0)
+
+
+def test_a_swap_that_is_faster_than_a_failing_start_is_not_degraded(
+    server: ServerProcess,
+) -> None:
+    """What could not be started is not missed once something newer serves."""
+    current = good(server)
+    Path(current.path).unlink()
+    os.mkfifo(current.path)  # opening it takes until somebody writes
+    server.write_slot("m", current)
+    server.start()
+    agent = server.control()
+    agent.load("m", good(server, "2.0", factor=3))
+    agent.swap("m")
+    with Path(current.path).open("wb"):
+        wait_until(lambda: server.seen("engine.not_started"), what="the start has failed")
+
+    assert answer(server) == ("m/2.0", 3.0)
+    status = agent.status("m")
+    assert (status.degraded, status.reason) == (False, None)
 
 
 def test_a_slot_file_that_is_garbage_harms_no_other_slot(server: ServerProcess) -> None:

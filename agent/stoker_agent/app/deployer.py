@@ -343,6 +343,7 @@ class Deployer:
 
     async def _tidy(self) -> None:
         """Close candidates that a former life has left; if the server answers at all."""
+        self.reporter.slots.mend()
         engines = self.effects.engines
         try:
             async with asyncio.timeout(TIDY_S):

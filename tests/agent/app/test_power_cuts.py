@@ -265,7 +265,8 @@ def test_an_unreadable_slot_file_costs_no_engine(bench: Bench) -> None:
     async def story() -> None:
         await bench.install("1.0.0", 1)
         blobs = sorted((bench.state_dir / "store" / "sha256").iterdir())
-        (bench.state_dir / "slots" / f"{SLOT}.json").write_bytes(b"{")
+        for path in (bench.state_dir / "slots").iterdir():
+            path.write_bytes(b"{")
         async with bench.life().running() as device:
             await device.deployer.effects.collect_garbage()
 

@@ -1,6 +1,7 @@
 """Blobs and slot files: whole, or not there."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,32 @@ def test_a_slot_file_is_read_back(tmp_path: Path) -> None:
     assert slots.read_all() == {"detector": file}
     slots.remove("detector")
     assert slots.read_all() == {}
+
+
+def test_damaged_slot_files_are_read_from_their_copies_and_mended(tmp_path: Path) -> None:
+    """Whichever of the two is cut off, lost or garbage; with both gone nothing is claimed."""
+    slots = SlotFiles(tmp_path)
+    file = SlotFile(slot="detector", current=SPEC, generation=2)
+    slots.replace(file)
+    path, copy = tmp_path / "detector.json", tmp_path / "detector.json.copy"
+    for damaged in (path, copy):
+        for harm in (lambda p: os.truncate(p, 50), Path.unlink, lambda p: p.write_bytes(b"\0")):
+            harm(damaged)
+            assert slots.read_all() == {"detector": file}
+            assert not slots.unreadable()
+            slots.mend()
+            assert path.read_bytes() == copy.read_bytes() == file.encode()
+    for both in (path, copy):
+        os.truncate(both, 50)
+
+    assert slots.read("detector") is None
+    assert slots.unreadable()
+
+
+def test_a_slot_that_is_removed_does_not_come_back(tmp_path: Path) -> None:
+    """Its copy goes as well."""
+    slots = SlotFiles(tmp_path)
+    slots.replace(SlotFile(slot="detector", current=SPEC))
+    slots.remove("detector")
+
+    assert list(tmp_path.iterdir()) == []
