@@ -157,6 +157,13 @@ def _print_reported(reported: "Reported") -> None:
     free = f"{reported.disk.free_bytes / 1e9:.1f} of {reported.disk.total_bytes / 1e9:.1f} GB"
     held = ", held on the device" if reported.held else ""
     _say(f"  phase {reported.phase}, generation {reported.observed_generation}{held}")
+    for refusal in reported.refusals:
+        what = (
+            f"generation {refusal.generation}"
+            if refusal.generation is not None
+            else f"an unsigned document {refusal.sha256[:12]}"
+        )
+        _say(f"  does not take {what} since {refusal.since}: {refusal.code}: {refusal.detail}")
     _say(f"  disk free {free}, {reported.outbox_depth} events not sent yet")
     for name, slot in reported.slots.items():
         state = "degraded" if slot.degraded else "ready" if slot.ready else "not ready"

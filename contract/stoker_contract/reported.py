@@ -38,6 +38,23 @@ class Capacity(Document):
     free_bytes: Count = 0
 
 
+class Refusal(Document):
+    """A desired state that the device does not take now; it tries again by itself.
+
+    Attributes:
+        generation: absent when nobody's signature vouches for the document; then nothing that it
+            says is repeated here.
+        since: when it was first refused with this code.
+    """
+
+    sha256: Sha256
+    generation: Count | None = None
+    deployment_id: DeploymentId | None = None
+    code: ReasonCode
+    detail: ShortText = ""
+    since: ShortText
+
+
 class Reported(Document):
     """The full actual state of one device."""
 
@@ -52,6 +69,7 @@ class Reported(Document):
     slots: dict[Slug, ReportedSlot] = Field(default_factory=dict)
     bad_digests: tuple[Sha256, ...] = Field(default=(), max_length=64)
     held: bool = False
+    refusals: tuple[Refusal, ...] = Field(default=(), max_length=8)
     profile: Profile
     disk: Capacity = Capacity()
     memory: Capacity = Capacity()

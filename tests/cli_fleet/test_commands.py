@@ -14,7 +14,8 @@ import pytest
 
 from stoker_contract.codes import Outcome, ReasonCode
 from stoker_contract.desired import Desired
-from support.documents import PROFILE
+from stoker_contract.reported import Refusal
+from support.documents import PROFILE, TIME
 from support.fleet_site import FleetSite
 from support.release_folders import make_release
 from support.simulated_device import Ending, SimulatedDevice
@@ -162,6 +163,35 @@ def test_a_rollout_as_an_operator_sees_it(site: FleetSite, devices: list[Simulat
     listed = site.stoker_json("rollout", "list")
     assert [one["state"] for one in listed] == ["failed", "succeeded"]
     assert "main: digits/2.0.0" in site.stoker("device", "list").stdout
+
+
+def test_what_a_device_does_not_take_is_shown(
+    site: FleetSite, devices: list[SimulatedDevice]
+) -> None:
+    """Why a device waits is seen without a look into its log."""
+    refusals = (
+        Refusal(
+            sha256="ab" * 32,
+            generation=7,
+            deployment_id="r7",
+            code=ReasonCode.EXPIRED,
+            detail="it is 2040 here",
+            since=TIME,
+        ),
+        Refusal(sha256="cd" * 32, code=ReasonCode.SIGNATURE, detail="nobody signed", since=TIME),
+    )
+    reported = devices[0].reported().model_copy(update={"refusals": refusals})
+    devices[0].publish(devices[0].topics.reported, reported, retain=True)
+    wait_until(
+        lambda: "does not take" in site.stoker("device", "show", "edge-1").stdout,
+        what="the report arrived",
+    )
+    shown = site.stoker("device", "show", "edge-1").stdout
+    told = site.stoker_json("device", "show", "edge-1")["reported"]["refusals"]
+
+    assert f"does not take generation 7 since {TIME}: EXPIRED: it is 2040 here" in shown
+    assert "does not take an unsigned document cdcdcdcdcdcd" in shown
+    assert [refusal["code"] for refusal in told] == ["EXPIRED", "SIGNATURE"]
 
 
 def test_a_device_can_not_steer_the_terminal(site: FleetSite) -> None:

@@ -222,7 +222,7 @@ class ListVerifier:
             raise self.refusal
         found = self.known.get(hashlib.sha256(payload).hexdigest())
         if found is None:
-            raise TrustError(ReasonCode.SIGNATURE, "nobody signed this")
+            raise TrustError(ReasonCode.SIGNATURE, "nobody signed this", final=False)
         return found
 
 
@@ -260,6 +260,7 @@ class EdgeDevice:
     server: ServerControl
     host: FakeHost = field(default_factory=FakeHost)
     tuning: Tuning = QUICK
+    clock: SystemClock = field(default_factory=SystemClock)
     changes: int = 0
 
     def __post_init__(self) -> None:
@@ -268,7 +269,7 @@ class EdgeDevice:
         self.slots = SlotFiles(self.state_dir / "slots")
         self.store = BlobStore(self.state_dir)
         self.verifier = ListVerifier()
-        clock = SystemClock()
+        clock = self.clock
         topics = DeviceTopics(fleet="demo", device="edge-1")
         self.reporter = Reporter(topics, self.journal, self.slots, self.host, clock)
         limits = DownloadLimits(

@@ -97,7 +97,7 @@ class Agent:
             rng,
             stopped_in_order=stopped_in_order,
         )
-        self.watch = ServerWatch(self.server, self.reporter, self._changed)
+        self.watch = ServerWatch(self.server, self.reporter, self._server_changed)
         self.wishes = Wishes(journal, self.deployer, self._changed)
         self.session = Session(
             SessionSettings.of(config),
@@ -165,6 +165,10 @@ class Agent:
     def _changed(self) -> None:
         self.session.request_report()
         self.session.kick_outbox()
+
+    def _server_changed(self) -> None:
+        self._changed()
+        self.deployer.server_changed()
 
     def _heed(self, notice: Notice) -> None:
         self.deployer.pause(paused=notice.pause_updates)

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
 from stoker_agent.app.effects import Effects
+from stoker_agent.app.pending import Pending
 from stoker_agent.app.reporter import Reporter
 from stoker_agent.app.run import POLICY_PHASES, Run, Tuning
 from stoker_agent.clock import timestamp
@@ -52,29 +53,57 @@ class Deployer:
     stopped_in_order: bool = False
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _fresh: set[int] = field(default_factory=set)
-    _unverified: bytes | None = None
+    _pending: Pending = field(default_factory=Pending)
     _verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
     _run: Run | None = None
     _rollback_wanted: bool = False
     _untidy: bool = True
 
     async def on_desired(self, payload: bytes) -> None:
-        """Take a desired state from the cloud; when this returns, it needs no second delivery."""
+        """Take a desired state from the cloud; when this returns, it needs no second delivery.
+
+        Raises:
+            JournalError: nothing could be read; it has to come again.
+        """
         async with self._verifying:
-            self._unverified = None
             digest = hashlib.sha256(payload).hexdigest()
             if digest == self.journal.generation()[1] or self.journal.was_refused(digest):
                 log.info("desired.known", sha256=digest[:12])
                 self.on_change()
                 return
             try:
-                verified = await self.verifier.verify(payload)
-                self._accept(verified)
+                await self._take(payload, digest)
             except TrustError as error:
-                self._refuse(error, digest, payload)
-            except JournalError as error:
-                log.error("desired.not_kept", code=error.code, detail=error.detail)  # noqa: TRY400 - the trace says nothing more
-                self._unverified = payload
+                log.warning("desired.refused", code=error.code, detail=error.detail, final=False)
+                since = timestamp(self.reporter.clock.unix_s())
+                self._pending.keep(payload, digest, error, since)
+            else:
+                self._pending.forget(digest)
+            self._tell_refusals()
+
+    async def _take(self, payload: bytes, digest: str) -> None:
+        """Accept a document or refuse it for good.
+
+        Raises:
+            TrustError: neither now; it is not final.
+        """
+        try:
+            verified = await self.verifier.verify(payload)
+        except TrustError as error:
+            if not error.final:
+                raise
+            with _not_final(error.generation, error.deployment_id):
+                self._refuse(error, digest)
+        else:
+            with _not_final(verified.generation, verified.desired.deployment_id):
+                self._accept(verified)
+            self._pending.forget_up_to(verified.generation)
+
+    def _tell_refusals(self) -> None:
+        refusals = self._pending.refusals()
+        if refusals != self.reporter.refusals:
+            self.reporter.refusals = refusals
+            self.on_change()
 
     def pause(self, *, paused: bool) -> None:
         """Begin nothing new, by the wish of the cloud."""
@@ -88,6 +117,11 @@ class Deployer:
         self._wake.set()
         if self._run is not None:
             self._run.kick.set()
+
+    def server_changed(self) -> None:
+        """The server says something new: it may serve what no deployment of ours has left there."""
+        self._untidy = True
+        self.kick()
 
     def want_rollback(self) -> None:
         """Go back to the previous engine, by the wish of a person on the device."""
@@ -128,18 +162,17 @@ class Deployer:
         while True:
             ceiling_s = min(self.tuning.retry_cap_s, self.tuning.retry_base_s * 2**failures)
             await asyncio.sleep(self.rng.uniform(ceiling_s / 2, ceiling_s))
-            payload = self._unverified
-            if payload is None:
+            payloads = self._pending.payloads()
+            if not payloads:
                 failures = 0
                 continue
             failures = min(failures + 1, 30)
-            await self.on_desired(payload)
+            for payload in payloads:
+                with contextlib.suppress(JournalError):  # it stays where it is
+                    await self.on_desired(payload)
 
-    def _refuse(self, error: TrustError, digest: str, payload: bytes) -> None:
-        log.warning("desired.refused", code=error.code, detail=error.detail, final=error.final)
-        if not error.final:
-            self._unverified = payload
-            return
+    def _refuse(self, error: TrustError, digest: str) -> None:
+        log.warning("desired.refused", code=error.code, detail=error.detail, final=True)
         message = None
         if error.deployment_id is not None and error.generation is not None:
             # A replay must not end a deployment again that has its final status already.
@@ -178,7 +211,9 @@ class Deployer:
             while run.record.progress.outcome is None:
                 if Effect.RESTORE in effects and run.phase is Phase.STAGED:
                     await self._undo(run)
-                event = await self._perform(run, effects)
+                if Effect.ABORT in effects:
+                    await self.effects.perform(Effect.ABORT, run)
+                event = await self._while_held(run) or await self._perform(run, effects)
                 effects = await self._step(run, event)
             if Effect.ABORT in effects:
                 await self.effects.perform(Effect.ABORT, run)
@@ -200,6 +235,15 @@ class Deployer:
                         await asyncio.sleep(self.tuning.poll_s)
                     else:
                         return
+
+    async def _while_held(self, run: Run) -> Event | None:
+        """Wait until updates are allowed; no deadline counts that. What ended it before, if so."""
+        if (run.phase, Event.HELD) not in TRANSITIONS:
+            return None
+        while (event := self._interrupting(run)) is Event.HELD:
+            await run.kick.wait()
+            run.kick.clear()
+        return event
 
     def _came_back(self, run: Run) -> Event:
         in_order, self.stopped_in_order = self.stopped_in_order, False
@@ -272,7 +316,8 @@ class Deployer:
             return work.result()
         if watch in done:
             return watch.result()
-        run.cause("agent", ReasonCode.PHASE_DEADLINE, f"{run.phase} took too long")
+        code = run.waits_for or ReasonCode.PHASE_DEADLINE
+        run.cause("agent", code, f"{run.phase} took too long")
         return Event.DEADLINE
 
     async def _work(self, run: Run, effects: tuple[Effect, ...]) -> Event:
@@ -324,15 +369,12 @@ class Deployer:
         newer = self.journal.generation()[0]
         if phase in SUPERSEDABLE and newer > run.record.generation:
             return Event.SUPERSEDED
-        if (phase, Event.CANCELED) not in TRANSITIONS:
-            return None
-        if self._rollback_wanted:
+        if self._rollback_wanted and (phase, Event.CANCELED) in TRANSITIONS:
             self._rollback_wanted = False
             run.cause("local", ReasonCode.HELD, "rolled back by `stoker-agent rollback`")
             return Event.CANCELED
-        if self.journal.held() and phase not in {Phase.ACCEPTED, Phase.PROBATION}:
-            run.cause("local", ReasonCode.HELD, "stopped by `stoker-agent hold`")
-            return Event.CANCELED
+        if (phase, Event.HELD) in TRANSITIONS and self.journal.held():
+            return Event.HELD
         return None
 
     def _deadline_s(self, run: Run) -> float | None:
@@ -342,7 +384,7 @@ class Deployer:
         return None if one_slot_s is None else one_slot_s * max(len(run.plans), 1)
 
     async def _tidy(self) -> None:
-        """Close candidates that a former life has left; if the server answers at all."""
+        """Let the server serve what is committed and nothing else; if it answers at all."""
         self.reporter.slots.mend()
         engines = self.effects.engines
         try:
@@ -350,6 +392,8 @@ class Deployer:
                 status = await engines.server.status()
                 for slot in status.slots:
                     await engines.drop_candidate(slot, status)
+            for file in self.reporter.slots.read_all().values():
+                await engines.settle(file, status)
         except (AgentError, TimeoutError) as error:
             # A server that hangs must not hold up what needs no server, a download for instance.
             log.info("server.not_there_yet", reason=repr(error))
@@ -380,6 +424,21 @@ class Deployer:
                 await asyncio.sleep(self.tuning.poll_s)
             else:
                 return
+
+
+@contextlib.contextmanager
+def _not_final(generation: int | None, deployment_id: str | None) -> Iterator[None]:
+    """What can not be written now is tried again, as what can not be verified now is."""
+    try:
+        yield
+    except JournalError as error:
+        raise TrustError(
+            error.code,
+            error.detail,
+            final=False,
+            generation=generation,
+            deployment_id=deployment_id,
+        ) from error
 
 
 def _gave_up(before: Phase, event: Event, after: Progress) -> bool:

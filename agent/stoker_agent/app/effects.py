@@ -99,7 +99,6 @@ class Effects:
         situation = Situation(
             profile=self.host.profile,
             bad_digests=self.journal.bad_digests(),
-            held=self.journal.held(),
             committed=self.slots.read_all(),
             blob_path=lambda digest: str(self.store.path(digest)),
         )
@@ -158,7 +157,7 @@ class Effects:
 
     async def _await_activation(self, run: Run) -> Event:
         await self.allowed.wait()
-        status = await self.engines.server_answers()
+        status = await self.engines.answer_for(run)
         for plan in run.plans:
             await self.engines.drop_candidate(plan.slot, status)
         run.held_by(status.server_id)

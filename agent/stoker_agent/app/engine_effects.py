@@ -24,7 +24,7 @@ from stoker_contract.control import (
     SlotStatus,
     SlotTimeout,
 )
-from stoker_contract.engine import EngineSpec
+from stoker_contract.engine import EngineSpec, SlotFile
 
 RETIRE_MARGIN_S: Final = 60.0
 
@@ -50,6 +50,13 @@ class EngineEffects:
                     raise
             await asyncio.sleep(self.tuning.poll_s)
 
+    async def answer_for(self, run: Run) -> ServerStatus:
+        """As :meth:`server_answers`; a deadline that comes meanwhile has this cause."""
+        run.waits_for = ReasonCode.SERVER_UNAVAILABLE
+        status = await self.server_answers()
+        run.waits_for = None
+        return status
+
     async def serve(self, slot: str, spec: EngineSpec) -> None:
         """Make a proven engine serve, whatever the server serves now.
 
@@ -65,6 +72,22 @@ class EngineEffects:
         await self.server.warm(SlotTimeout(slot=slot, timeout_s=self.tuning.warm_timeout_s))
         await self.server.swap(slot)
         await self.server.retire(Retire(slot=slot))
+
+    async def settle(self, file: SlotFile, status: ServerStatus) -> None:
+        """Make a healthy server serve what is committed, where it serves something else.
+
+        That is left by an agent that ended between the two, or by a server that hung while its
+        deployment was given up. A degraded slot is the server's own doing, and stays.
+
+        Raises:
+            ControlError: what is committed does not load.
+        """
+        now = status.slots.get(file.slot)
+        if now is None or not now.ready or now.degraded:
+            return
+        if _active(now) not in {None, file.current.digest}:
+            log.warning("engine.settled", slot=file.slot, release=file.current.release)
+            await self.serve(file.slot, file.current)
 
     async def drop_candidate(self, slot: str, status: ServerStatus) -> None:
         """Close a candidate that no running deployment knows of."""
@@ -170,7 +193,7 @@ class EngineEffects:
             except OSError as error:
                 failed = error  # serving comes first: a rollback needs no free disk
         for plan in run.plans:
-            await self._restore_slot(plan)
+            await self._restore_slot(run, plan)
         if failed is not None:
             raise failed
         return Event.RESTORED
@@ -185,9 +208,9 @@ class EngineEffects:
         else:
             self.slots.replace(restored)
 
-    async def _restore_slot(self, plan: SlotPlan) -> None:
+    async def _restore_slot(self, run: Run, plan: SlotPlan) -> None:
         while True:
-            status = (await self.server_answers()).slots.get(plan.slot)
+            status = (await self.answer_for(run)).slots.get(plan.slot)
             if status is None or _active(status) != plan.spec.digest:
                 if status is not None and _candidate(status) is not None:
                     await self.server.abort(plan.slot)

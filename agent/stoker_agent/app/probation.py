@@ -1,6 +1,7 @@
 """Watches live traffic after the swap until there is a verdict."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 from stoker_agent.app.engine_effects import EngineEffects
@@ -33,7 +34,7 @@ class ProbationWatch:
 
         Raises:
             AgentError: an engine failed its probation.
-            ControlError: the server restarted.
+            ControlError: the server restarted, or is gone for too long.
         """
         started_s: float | None = None
         while True:
@@ -68,10 +69,13 @@ class ProbationWatch:
         except ControlError as error:
             if error.code is not ReasonCode.SERVER_UNAVAILABLE:
                 raise
-            # A lost connection is no evidence against an engine; a new server process is news.
-            if (await self.engines.server_answers()).server_id != run.server_id:
-                raise
-            return None
+            # A lost connection is no evidence against an engine; a new server process is news,
+            # and so is one that stays silent: what it would say of this engine is lost with it.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.tuning.server_lost_s):
+                    if (await self.engines.server_answers()).server_id == run.server_id:
+                        return None
+            raise
 
     def _poll_s(self, run: Run) -> float:
         shortest_s = min(plan.probation.duration_s for plan in run.plans)

@@ -11,7 +11,7 @@ from stoker_agent.state.journal import Journal, Message, MessageKind
 from stoker_agent.state.slots import SlotFiles
 from stoker_contract.codes import Outcome
 from stoker_contract.control import ServerStatus
-from stoker_contract.reported import Capacity, Reported
+from stoker_contract.reported import Capacity, Refusal, Reported
 from stoker_contract.status import Phase, StatusEvent
 from stoker_contract.target import Profile
 from stoker_contract.topics import DeviceTopics
@@ -44,6 +44,7 @@ class Reporter:
 
     Attributes:
         server: what the server said last; None while it does not answer.
+        refusals: desired states that wait until they can be taken.
     """
 
     topics: DeviceTopics
@@ -52,6 +53,7 @@ class Reporter:
     host: Host
     clock: Clock
     server: ServerStatus | None = None
+    refusals: tuple[Refusal, ...] = ()
 
     def stamp(self) -> Stamp:
         """Who, in which order, and when."""
@@ -111,5 +113,6 @@ class Reporter:
             server=self.server,
             bad_digests=tuple(self.journal.bad_digests()),
             held=self.journal.held(),
+            refusals=self.refusals,
             outbox_depth=self.journal.depth(),
         )

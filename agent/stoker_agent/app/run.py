@@ -18,6 +18,7 @@ class Tuning:
     Attributes:
         deadlines_s: by phase, on the monotonic clock; a phase that is absent ends by itself.
         memory_margin_bytes: kept free beside the load peak of a candidate.
+        server_lost_s: a server that is silent for so long on probation has lost the candidate.
     """
 
     poll_s: float = 1.0
@@ -26,6 +27,7 @@ class Tuning:
     warm_timeout_s: float = 120.0
     golden_timeout_s: float = 240.0
     memory_margin_bytes: int = 128 * 1024**2
+    server_lost_s: float = 300.0
     retry_base_s: float = 1.0
     retry_cap_s: float = 300.0
     deadlines_s: Mapping[Phase, float] = field(
@@ -52,10 +54,12 @@ class Run:
 
     Attributes:
         kick: set whenever something happened that may interrupt the current effect.
+        waits_for: what to blame if the deadline comes now; None blames the phase.
     """
 
     record: Record
     kick: asyncio.Event = field(default_factory=asyncio.Event)
+    waits_for: ReasonCode | None = None
 
     @property
     def phase(self) -> Phase:

@@ -42,6 +42,7 @@ class Event(StrEnum):
     DEADLINE = "deadline"  # the phase took longer than it may
     SUPERSEDED = "superseded"  # a newer generation was accepted
     CANCELED = "canceled"  # by a person on the device
+    HELD = "held"  # a person on the device stopped all updates for a while
     SERVER_LOST = "server_lost"  # the server restarted, and forgot candidate and probation
     RESTARTED = "restarted"  # the agent came back up in this phase
     RESUMED = "resumed"  # as RESTARTED, but it had been stopped in order
@@ -151,6 +152,14 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Row]] = {
     (_P.WARMING, _E.CANCELED): Row(_P.IDLE, _ABORT, _O.CANCELED),
     (_P.GOLDEN, _E.CANCELED): Row(_P.IDLE, _ABORT, _O.CANCELED),
     (_P.PROBATION, _E.CANCELED): _ROLL_BACK,
+    # As long as a person holds all updates, a deployment waits, without a candidate in memory.
+    (_P.DOWNLOADING, _E.HELD): Row(_P.DOWNLOADING, (_F.DOWNLOAD,)),
+    (_P.VERIFYING, _E.HELD): Row(_P.VERIFYING, (_F.VERIFY,)),
+    (_P.STAGED, _E.HELD): Row(_P.STAGED, (_F.AWAIT_ACTIVATION,)),
+    (_P.PREFLIGHT, _E.HELD): Row(_P.STAGED, (_F.AWAIT_ACTIVATION,)),
+    (_P.LOADING, _E.HELD): Row(_P.STAGED, (_F.ABORT, _F.AWAIT_ACTIVATION)),
+    (_P.WARMING, _E.HELD): Row(_P.STAGED, (_F.ABORT, _F.AWAIT_ACTIVATION)),
+    (_P.GOLDEN, _E.HELD): Row(_P.STAGED, (_F.ABORT, _F.AWAIT_ACTIVATION)),
     # Power loss. A download resumes; from the load on everything is proved again, with the
     # engine of the slot file serving meanwhile.
     (_P.IDLE, _E.RESTARTED): Row(_P.IDLE, ()),

@@ -22,7 +22,6 @@ class Situation:
 
     profile: Profile
     bad_digests: Mapping[str, ReasonCode]
-    held: bool
     committed: Mapping[str, SlotFile]
     blob_path: Callable[[str], str]
 
@@ -40,10 +39,6 @@ def make_plan(intent: Intent, situation: Situation) -> tuple[SlotPlan, ...] | Re
 
     A slot the document does not name keeps serving what it serves.
     """
-    if situation.held:
-        return Rejected(
-            ReasonCode.HELD, "updates are held on this device: run `stoker-agent release` there"
-        )
     plans = []
     for slot, desired in sorted(intent.desired.slots.items()):
         plan = _plan_slot(slot, desired, intent, situation)

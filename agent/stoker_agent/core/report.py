@@ -8,7 +8,7 @@ from stoker_agent.errors import MAX_DETAIL_CHARACTERS
 from stoker_contract.codes import ReasonCode
 from stoker_contract.control import ServerStatus, SlotStatus
 from stoker_contract.engine import SlotFile
-from stoker_contract.reported import Capacity, Reported, ReportedSlot
+from stoker_contract.reported import Capacity, Refusal, Reported, ReportedSlot
 from stoker_contract.status import Measured, Phase, StatusEvent
 from stoker_contract.target import Profile
 
@@ -116,6 +116,7 @@ def reported(  # noqa: PLR0913 - one argument for each part of the document
     server: ServerStatus | None,
     bad_digests: tuple[str, ...],
     held: bool,
+    refusals: tuple[Refusal, ...],
     outbox_depth: int,
 ) -> Reported:
     """The full actual state of the device."""
@@ -135,6 +136,7 @@ def reported(  # noqa: PLR0913 - one argument for each part of the document
         },
         bad_digests=bad_digests,
         held=held,
+        refusals=refusals,
         profile=figures.profile,
         disk=figures.disk,
         memory=figures.memory,

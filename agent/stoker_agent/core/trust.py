@@ -105,8 +105,12 @@ def check_desired(
         raise TrustError(ReasonCode.WRONG_DEVICE, detail)
     seen = _seen(claim, payload_sha256, floors)
     if not seen and targets.is_expired(now):
-        detail = f"generation {claim.generation} expired at {targets.expires}, it is {now}"
-        raise claim.refuse(ReasonCode.EXPIRED, detail)
+        detail = (
+            f"generation {claim.generation} expired at {targets.expires}, it is {now} here;"
+            " sign it again, or set the clock"
+        )
+        # Never final: it depends on a clock, and a clock may have run ahead.
+        raise claim.refuse(ReasonCode.EXPIRED, detail, final=False)
     try:
         desired = Desired.from_member(signed[MEMBER])
     except ContractError as error:

@@ -345,13 +345,13 @@ def test_a_refused_document_is_answered_once(tell: Callable[[Story], None]) -> N
     async def story(device: EdgeDevice, server: FakeServerControl) -> None:
         wanted = want(publish(device.repository.root, "1.0.0"), generation=1)
         device.verifier.refusal = TrustError(
-            ReasonCode.EXPIRED, "expired yesterday", generation=1, deployment_id="d-1"
+            ReasonCode.DEV_RELEASE, "made with --dev", generation=1, deployment_id="d-1"
         )
         await device.receive(wanted)
         await device.receive(wanted)
 
         finals = device.finals("d-1")
-        assert [(e.outcome, e.code) for e in finals] == [(Outcome.REJECTED, ReasonCode.EXPIRED)]
+        assert [(e.outcome, e.code) for e in finals] == [(Outcome.REJECTED, ReasonCode.DEV_RELEASE)]
         assert device.journal.generation() == (0, "")
         assert server.calls == []
 
@@ -359,18 +359,41 @@ def test_a_refused_document_is_answered_once(tell: Callable[[Story], None]) -> N
 
 
 def test_a_hold_on_the_device_wins_over_the_cloud(tell: Callable[[Story], None]) -> None:
-    """Held, a device takes nothing; released, it takes the next generation."""
+    """Held, a device begins nothing; released, it takes what it was asked for meanwhile."""
 
     async def story(device: EdgeDevice, server: FakeServerControl) -> None:
         release = publish(device.repository.root, "1.0.0")
+        policy = Policy(deadline_s=1.0)
         device.journal.set_held(held=True)
-        await device.receive(want(release, generation=1))
-        final = await device.ended("d-1")
-
-        assert (final.outcome, final.code) == (Outcome.REJECTED, ReasonCode.HELD)
+        await device.receive(want(release, generation=1, policy=policy))
+        await eventually(lambda: _phase(device) is Phase.DOWNLOADING, "it is accepted")
+        asleep = device.clock.monotonic_s() + 2 * policy.deadline_s
+        await eventually(lambda: device.clock.monotonic_s() > asleep, "no deadline counts that")
+        assert device.repository.requests == []
+        assert device.reporter.reported().held
         device.journal.set_held(held=False)
-        await device.install(want(release, generation=2))
+        device.deployer.kick()
+
+        assert (await device.ended("d-1")).outcome is Outcome.SUCCEEDED
         assert server.serves(SLOT) == "tiny/1.0.0"
+
+    tell(story)
+
+
+def test_what_is_held_is_superseded_all_the_same(tell: Callable[[Story], None]) -> None:
+    """Of several that came while updates were held, only the newest is installed."""
+
+    async def story(device: EdgeDevice, server: FakeServerControl) -> None:
+        releases = [publish(device.repository.root, f"{n}.0.0") for n in (1, 2)]
+        device.journal.set_held(held=True)
+        for generation, release in enumerate(releases, start=1):
+            await device.receive(want(release, generation=generation))
+        assert (await device.ended("d-1")).outcome is Outcome.SUPERSEDED
+        device.journal.set_held(held=False)
+        device.deployer.kick()
+
+        assert (await device.ended("d-2")).outcome is Outcome.SUCCEEDED
+        assert server.started == [releases[1].digest]
 
     tell(story)
 
@@ -406,3 +429,8 @@ def test_two_slots_change_together_or_not_at_all(tell: Callable[[Story], None]) 
         assert {server.serves(slot) for slot in slots} == {"tiny/1.0.0", "tiny/2.0.0"}
 
     tell(story)
+
+
+def _phase(device: EdgeDevice) -> Phase:
+    unfinished = device.journal.unfinished()
+    return unfinished[0].progress.phase if unfinished else Phase.IDLE

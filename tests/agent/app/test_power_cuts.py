@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from stoker_agent.app.effects import Effects
 from stoker_agent.app.run import Run
 from stoker_agent.core.deployment import Effect, Event
 from stoker_agent.errors import ControlError
+from stoker_agent.state.slots import SlotFiles
 from stoker_contract.codes import Outcome, ReasonCode
 from stoker_contract.control import Op
 from stoker_contract.desired import Policy, Retry
 from stoker_contract.status import Phase
-from support.edge_device import SLOT, EdgeDevice, publish, want
+from support.edge_device import QUICK, SLOT, EdgeDevice, publish, want
 from support.fake_server_control import FakeServerControl
 from support.http_server import Repository, serving
 from support.waiting import eventually
@@ -329,6 +330,57 @@ def test_a_connection_lost_on_probation_is_no_verdict(bench: Bench) -> None:
             final = await device.ended("d-2")
 
         assert (final.outcome, final.attempt) == (Outcome.SUCCEEDED, 1)
+
+    asyncio.run(story())
+
+
+def test_a_server_that_stays_away_on_probation_is_not_waited_for_for_ever(bench: Bench) -> None:
+    """The update ends with the reason, no digest is blamed, and the old engine serves again."""
+
+    async def story() -> None:
+        await bench.install("1.0.0", 1)
+        device = EdgeDevice(
+            bench.state_dir,
+            bench.repository,
+            bench.server,
+            tuning=replace(
+                QUICK,
+                server_lost_s=0.1,
+                deadlines_s={**QUICK.deadlines_s, Phase.ROLLING_BACK: 0.1},
+            ),
+        )
+        async with device.running():
+            asked = bench.server.hold(Op.OBSERVE)
+            release = publish(bench.repository.root, "2.0.0")
+            policy = Policy(deadline_s=1.0)
+            await device.receive(want(release, generation=2, policy=policy))
+            await asyncio.wait_for(asked.wait(), 15)
+            bench.server.up = False  # as one that hangs: it comes back as it was
+            bench.server.let_go(Op.OBSERVE)
+            final = await device.ended("d-2")
+            assert bench.server.serves(SLOT) == "tiny/2.0.0"
+            bench.server.up = True
+            device.deployer.server_changed()
+            await eventually(lambda: bench.server.serves(SLOT) == "tiny/1.0.0", "the old engine")
+
+        assert (final.outcome, final.code) == (Outcome.TIMED_OUT, ReasonCode.SERVER_UNAVAILABLE)
+
+    asyncio.run(story())
+
+
+def test_what_an_agent_left_half_done_is_settled_by_the_next(bench: Bench) -> None:
+    """The slot file is the truth: a healthy server that serves something else is put right."""
+
+    async def story() -> None:
+        await bench.install("1.0.0", 1)
+        await bench.install("2.0.0", 2)
+        slots = SlotFiles(bench.state_dir / "slots")
+        file = slots.read(SLOT)
+        assert file is not None
+        assert file.previous is not None
+        slots.replace(file.model_copy(update={"current": file.previous, "previous": None}))
+        async with bench.life().running():
+            await eventually(lambda: bench.server.serves(SLOT) == "tiny/1.0.0", "it is put right")
 
     asyncio.run(story())
 

@@ -197,7 +197,7 @@ def test_forged_bytes_get_no_answer(tell: Callable[[Story], None]) -> None:
 
 @pytest.mark.parametrize("op", [Op.LOAD, Op.GOLDEN])
 def test_a_hold_stops_an_update_before_the_swap(tell: Callable[[Story], None], op: Op) -> None:
-    """The candidate is closed and the cloud is told that a person did it."""
+    """The candidate is closed and nothing is ended; released, it is proved from the beginning."""
 
     async def story(device: EdgeDevice, server: FakeServerControl) -> None:
         asked = server.hold(op)
@@ -205,11 +205,70 @@ def test_a_hold_stops_an_update_before_the_swap(tell: Callable[[Story], None], o
         await asyncio.wait_for(asked.wait(), 15)
         device.journal.set_held(held=True)
         device.deployer.kick()
+        await eventually(lambda: _phase(device) is Phase.STAGED, "it waits")
+        await eventually(lambda: server.slots[SLOT].candidate is None, "the candidate is closed")
+        server.let_go(op)
+        assert device.finals("d-2") == []
+        server.score = 0.0  # so that the old engine is what serves in the end
+        device.journal.set_held(held=False)
+        device.deployer.kick()
         final = await device.ended("d-2")
 
-        assert (final.outcome, final.code) == (Outcome.CANCELED, ReasonCode.HELD)
-        await eventually(lambda: Op.ABORT in server.calls, "the candidate is closed")
-        server.let_go(op)
+        assert (final.code, final.attempt) == (ReasonCode.GOLDEN_FAIL, 1)
+
+    tell(story)
+
+
+def test_garbage_does_not_push_out_a_document_that_waits(tell: Callable[[Story], None]) -> None:
+    """Whatever is sent meanwhile, what the director has signed is taken once it can be."""
+
+    async def story(device: EdgeDevice, server: FakeServerControl) -> None:
+        wanted = want(publish(device.repository.root, "1.0.0"), generation=2)
+        payload = payload_of(2, wanted.desired)
+        device.verifier.refusal = TrustError(
+            ReasonCode.NETWORK, "no metadata", False, generation=2, deployment_id="d-2"
+        )
+        await device.deployer.on_desired(payload)
+        device.verifier.refusal = None
+        for number in range(50):
+            await device.deployer.on_desired(f"garbage {number}".encode())
+        refusals = device.reporter.reported().refusals
+        device.verifier.known[wanted.payload_sha256] = wanted
+        retrying = asyncio.create_task(device.deployer.retry_verification())
+        try:
+            assert (await device.ended("d-2")).outcome is Outcome.NOOP
+        finally:
+            retrying.cancel()
+            await asyncio.wait([retrying])
+
+        assert len(refusals) == 8
+        assert (refusals[0].code, refusals[0].generation) == (ReasonCode.NETWORK, 2)
+        assert {(r.code, r.generation) for r in refusals[1:]} == {(ReasonCode.SIGNATURE, None)}
+        assert 2 not in {r.generation for r in device.reporter.reported().refusals}
+
+    tell(story)
+
+
+def test_what_is_not_taken_now_is_reported_until_it_is(tell: Callable[[Story], None]) -> None:
+    """Who looks at the fleet sees why a device waits, since when, and then no more of it."""
+
+    async def story(device: EdgeDevice, server: FakeServerControl) -> None:
+        wanted = want(publish(device.repository.root, "1.0.0"), generation=2)
+        device.verifier.refusal = TrustError(
+            ReasonCode.EXPIRED, "it is 2040 here", False, generation=2, deployment_id="d-2"
+        )
+        await device.receive(wanted)
+        changes = device.changes
+        (first,) = Reported.parse(device.reporter.reported().encode()).refusals
+        await device.receive(wanted)
+        (again,) = device.reporter.reported().refusals
+        assert (first, device.changes) == (again, changes)
+        device.verifier.refusal = None
+        await device.receive(wanted)
+
+        assert (first.code, first.deployment_id) == (ReasonCode.EXPIRED, "d-2")
+        assert device.reporter.reported().refusals == ()
+        assert (await device.ended("d-2")).outcome is Outcome.NOOP
 
     tell(story)
 

@@ -53,14 +53,12 @@ def situation(
     committed: Mapping[str, SlotFile] | None = None,
     bad: Mapping[str, ReasonCode] | None = None,
     *,
-    held: bool = False,
     arch: Arch = Arch.X86_64,
 ) -> Situation:
     """A device that takes anything, but for what is named."""
     return Situation(
         profile=PROFILE.model_copy(update={"arch": arch}),
         bad_digests=bad or {},
-        held=held,
         committed=committed or {},
         blob_path=lambda digest: f"/store/{digest}",
     )
@@ -101,7 +99,6 @@ def test_what_serves_already_needs_no_plan() -> None:
 @pytest.mark.parametrize(
     ("where", "code"),
     [
-        (situation(held=True), ReasonCode.HELD),
         (situation(arch=Arch.AARCH64), ReasonCode.INCOMPATIBLE_TARGET),
         (situation(bad={DIGEST: ReasonCode.GOLDEN_FAIL}), ReasonCode.BAD_DIGEST),
     ],

@@ -639,11 +639,13 @@ def test_a_clock_at_2040_refuses_and_recovers(device: Device, fleet: Fleet) -> N
     """A clock that runs ahead blocks updates, and leaves no trace once it is right again."""
     release = fleet.publish(make_release())
     device.clock.unix = datetime(2040, 1, 1, tzinfo=UTC).timestamp()
+    wanted = fleet.desire(release)
 
-    assert device.refuse(fleet.desire(release)).code is ReasonCode.EXPIRED
+    refused = device.refuse(wanted)
 
+    assert (refused.code, refused.final) == (ReasonCode.EXPIRED, False)
     device.clock.unix = NOW.timestamp()
-    assert device.take(fleet.desire(release)).generation == 1
+    assert device.take(wanted).generation == 1
 
 
 def test_a_stolen_director_key_can_not_move_the_clock_to_2040(device: Device, fleet: Fleet) -> None:
