@@ -1,5 +1,6 @@
 """The SQLite file under the journal: opened, checked, and set aside when it is torn."""
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -38,6 +39,19 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE TABLE requests (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL) STRICT;
 """
+
+_PASSING: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_INTERRUPT,
+    }
+)
 
 log: Final = structlog.get_logger("stoker.journal")
 
@@ -88,19 +102,29 @@ class Database:
             return _open(self.path)
         except sqlite3.OperationalError as error:
             # A busy or unreadable file is not a torn one: never throw state away for that.
-            if "malformed" not in str(error) and "schema" not in str(error):
+            if _may_pass(self.path, error):
                 raise _journal_error(self.path, error) from error
             reason = str(error)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, ValueError) as error:  # ValueError: rot in a table's name
             reason = str(error)
+        self._set_aside(reason)
+        return _open(self.path)
+
+    def rebuild(self, reason: str) -> None:
+        """Begin anew: what the file holds makes no sense, whatever SQLite says of it."""
+        with self._lock:
+            self._connection.close()
+            self._set_aside(reason)
+            self._connection = _open(self.path)
+
+    def _set_aside(self, reason: str) -> None:
         self.set_aside = _move_away(self.path)
         log.error(
             "journal.rebuilt",
             reason=reason,
             kept_as=str(self.set_aside),
-            effect="floors, bad digests and unsent messages are lost; slot files still serve",
+            effect="history and unsent messages are lost; what must not go is in another file",
         )
-        return _open(self.path)
 
 
 @contextmanager
@@ -108,8 +132,16 @@ def _as_journal_error(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        # Only what may pass: a torn file ends this life, and the next one sets it aside.
+        if not _may_pass(path, error):
+            raise  # a torn file ends this life, and the next one sets it aside
         raise _journal_error(path, error) from error
+
+
+def _may_pass(path: Path, error: sqlite3.OperationalError) -> bool:
+    code = error.sqlite_errorcode & 0xFF
+    if code == sqlite3.SQLITE_READONLY:  # so says a rotten header, too
+        return not os.access(path, os.W_OK)
+    return code in _PASSING
 
 
 def _journal_error(path: Path, error: sqlite3.OperationalError) -> JournalError:

@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+import structlog
+
 from stoker_agent.core.ports import OutboxEntry
 from stoker_agent.core.record import Intent, Progress, Record
+from stoker_agent.errors import JournalError
 from stoker_agent.state.database import Database
+from stoker_agent.state.essentials import Essentials, EssentialsFile
 from stoker_agent.state.reserve import Reserve, even_when_full
 from stoker_contract.codes import ReasonCode
+from stoker_contract.errors import ContractError
 
 MessageKind = Literal["final", "status", "telemetry"]
 RequestKind = Literal["rollback", "report"]
@@ -26,6 +31,8 @@ MAX_BAD_DIGESTS: Final = 64
 MAX_REFUSED: Final = 64
 MAX_HISTORY: Final = 32
 MAX_INTENT_BYTES: Final = 16 * 1024**2
+
+log: Final = structlog.get_logger("stoker.journal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +52,17 @@ class Journal:
 
     def __init__(self, path: Path, *, first_epoch: int = 1) -> None:
         self.reserve = Reserve(path.with_name("reserve"))
+        self._essentials = EssentialsFile(path.with_name("essentials.json"))
         self._db = self._open(path)
         self.reserve.fill()
         self._first_epoch = first_epoch
         self._seq = 0
         self._seq_lock = threading.Lock()
+        copy = self._essentials.read()
+        damage = self._damage(copy)
+        if damage:
+            self._db.rebuild(damage)
+        self._take_back(copy)
 
     @even_when_full
     def _open(self, path: Path) -> Database:
@@ -70,6 +83,7 @@ class Journal:
         """Raise the epoch, durably. Once per start, before CONNECT."""
         epoch = max(self.epoch() + 1, self._first_epoch)
         self._set_meta("epoch", epoch)
+        self._keep_essentials()
         return epoch
 
     def epoch(self) -> int:
@@ -103,6 +117,59 @@ class Journal:
         """Raise floors, durably; one that is lower than what is known changes nothing."""
         with self._db.change() as connection:
             _raise_floors(connection, floors)
+        self._keep_essentials()
+
+    def _damage(self, copy: Essentials | None) -> str:
+        """What makes no sense in a file that SQLite finds whole; empty if nothing."""
+        try:
+            self.bad_digests()
+            records = self._records("")
+        except (ContractError, ValueError, sqlite3.DatabaseError) as error:
+            return f"what was written can not be read: {error}"
+        accepted = self.generation()
+        believed = {(r.generation, r.intent.payload_sha256) for r in records} | {(0, "")}
+        if copy is not None:
+            believed.add((copy.generation, copy.payload_sha256))
+        return "" if accepted in believed else f"nothing else knows of generation {accepted[0]}"
+
+    @even_when_full
+    def _take_back(self, copy: Essentials | None) -> None:
+        """Of what a journal has lost, take what the file beside it still knows."""
+        rebuilt = self.epoch() == 0
+        if copy is None or not (rebuilt or self._is_behind(copy)):
+            return
+        with self._db.change() as connection:
+            _raise_floors(connection, copy.floors)
+            if copy.generation > self.generation()[0]:
+                _accept_generation(connection, copy.generation, copy.payload_sha256)
+            _raise_epoch(connection, copy.epoch)
+            if rebuilt:  # else what was blessed since would be bad again
+                for digest, code in copy.bad_digests.items():
+                    _remember_bad(connection, digest, code)
+                connection.execute(
+                    "INSERT OR REPLACE INTO meta VALUES ('held', ?)", (int(copy.held),)
+                )
+
+    def _is_behind(self, copy: Essentials) -> bool:
+        floors = self.floors()
+        lower = any(floors.get(name, 0) < value for name, value in copy.floors.items())
+        return lower or self.generation()[0] < copy.generation or self.epoch() < copy.epoch
+
+    def _keep_essentials(self) -> None:
+        """Write the file beside the journal. It may be late by one change, never ahead."""
+        try:
+            generation, payload_sha256 = self.generation()
+            essentials = Essentials(
+                epoch=self.epoch(),
+                generation=generation,
+                payload_sha256=payload_sha256,
+                floors=self.floors(),
+                bad_digests=self.bad_digests(),
+                held=self.held(),
+            )
+            self._essentials.write(essentials)
+        except (JournalError, OSError) as error:  # what it is about is durable already
+            log.warning("essentials.not_written", reason=str(error))
 
     # Outbox
 
@@ -138,11 +205,7 @@ class Journal:
         """Make an intent and everything that was learnt on the way to it durable."""
         with self._db.change() as connection:
             _raise_floors(connection, floors)
-            connection.execute(
-                "INSERT INTO accepted VALUES (1, ?, ?) ON CONFLICT (only) DO UPDATE"
-                " SET generation = excluded.generation, sha256 = excluded.sha256",
-                (record.generation, record.intent.payload_sha256),
-            )
+            _accept_generation(connection, record.generation, record.intent.payload_sha256)
             connection.execute(
                 "INSERT INTO deployments VALUES (?, ?, ?, 0, ?, ?)",
                 (
@@ -159,6 +222,7 @@ class Journal:
                 (MAX_HISTORY,),
             )
             _enqueue(connection, messages)
+        self._keep_essentials()
 
     @even_when_full
     def record(self, record: Record, messages: Iterable[Message] = ()) -> None:
@@ -177,10 +241,21 @@ class Journal:
             for digest, code in (bad or {}).items():
                 _remember_bad(connection, digest, code)
             _enqueue(connection, [final])
+        if bad:
+            self._keep_essentials()
 
     def unfinished(self) -> tuple[Record, ...]:
         """Deployments that have no outcome yet, oldest first: at most the running and the next."""
         return self._records("WHERE NOT finished ORDER BY generation")
+
+    def knows(self, payload_sha256: str) -> bool:
+        """Whether exactly these bytes are the accepted generation, and what became of it is known.
+
+        A journal that was rebuilt knows the generation, and not whether it was carried out.
+        """
+        generation, accepted = self.generation()
+        query = "SELECT 1 FROM deployments WHERE generation = ?"
+        return payload_sha256 == accepted and bool(self._db.rows(query, generation))
 
     def history(self, limit: int = MAX_HISTORY) -> tuple[Record, ...]:
         """The last deployments, newest first."""
@@ -217,6 +292,7 @@ class Journal:
         """Forget that an artifact was bad: it has proved itself."""
         with self._db.change() as connection:
             connection.execute("DELETE FROM bad_digests WHERE digest = ?", (digest,))
+        self._keep_essentials()
 
     # Local wishes, and how the last life ended
 
@@ -227,6 +303,7 @@ class Journal:
     def set_held(self, *, held: bool) -> None:
         """Stop all updates, or allow them again."""
         self._set_meta("held", int(held))
+        self._keep_essentials()
 
     def set_stopped(self) -> None:
         """Note that the agent was ended in order."""
@@ -285,6 +362,22 @@ def _update(connection: sqlite3.Connection, record: Record, *, finished: bool) -
         # An end happens once: whoever comes second must not send a second final status.
         msg = f"generation {record.generation} is not running"
         raise ValueError(msg)
+
+
+def _accept_generation(connection: sqlite3.Connection, generation: int, sha256: str) -> None:
+    connection.execute(
+        "INSERT INTO accepted VALUES (1, ?, ?) ON CONFLICT (only) DO UPDATE"
+        " SET generation = excluded.generation, sha256 = excluded.sha256",
+        (generation, sha256),
+    )
+
+
+def _raise_epoch(connection: sqlite3.Connection, epoch: int) -> None:
+    connection.execute(
+        "INSERT INTO meta VALUES ('epoch', ?)"
+        " ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)",
+        (epoch,),
+    )
 
 
 def _raise_floors(connection: sqlite3.Connection, floors: Mapping[str, int]) -> None:
