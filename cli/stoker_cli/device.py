@@ -75,6 +75,26 @@ def show(device: Name, config: Config = None, *, as_json: AsJson = False) -> Non
 
 
 @app.command()
+def forget(
+    device: Name,
+    config: Config = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Also while it is online.")] = False,
+) -> None:
+    """Forget a device that is gone for good: all that is stored, and what the broker retains.
+
+    One that still lives comes back as a new device.
+    """
+    from stoker_fleet.store.devices import forget as forget_device  # noqa: PLC0415
+
+    settings, store = open_fleet(config)
+    warn_without_controller(settings)
+    with store.transaction() as session:
+        forget_device(session, device, even_online=force)
+    _say(f"Forgot {device}. Revoke its certificate, if it should not come back.")
+
+
+@app.command()
 def latency(
     device: Name,
     config: Config = None,

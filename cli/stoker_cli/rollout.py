@@ -116,6 +116,21 @@ def watch(
     raise typer.Exit(status)
 
 
+@app.command()
+def cancel(rollout: Watched = None, config: Config = None) -> None:
+    """Stop a rollout: devices that have not finished it go back to what they were asked before.
+
+    A device that watches the new release on live traffic gives its verdict first.
+    """
+    from stoker_fleet.store import rollouts  # noqa: PLC0415
+
+    _, store = open_fleet(config)
+    with store.transaction() as session:
+        view = rollouts.cancel(session, rollout, datetime.now(UTC))
+    done = sum(device.final for device in view.devices)
+    typer.echo(f"Canceled {view.rollout_id}: {done} of {len(view.devices)} devices were done.")
+
+
 @app.command("list")
 def list_rollouts(config: Config = None, *, as_json: AsJson = False) -> None:
     """List the last rollouts, newest first."""

@@ -18,7 +18,7 @@ from stoker_cli.printable import printable
 from stoker_contract.codes import Outcome
 from stoker_contract.status import Measured
 from stoker_fleet.config import FleetConfig
-from stoker_fleet.core.rollout import GOOD, DeviceProgress, RolloutState, measure, state_of
+from stoker_fleet.core.rollout import GOOD, DeviceProgress, RolloutState, measure
 from stoker_fleet.lock import is_controller_running
 from stoker_fleet.store import rollouts
 from stoker_fleet.store.rollouts import RolloutView
@@ -46,7 +46,7 @@ def watch_rollout(
     current = _read(store, rollout_id)
     with _screen(config, as_json=as_json) as show:
         show(current)
-        while state_of(current.devices) is RolloutState.RUNNING:
+        while current.standing is RolloutState.RUNNING:
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 break
             time.sleep(_POLL_S)
@@ -84,7 +84,7 @@ def as_object(view: RolloutView) -> dict[str, Any]:
         "slot": view.slot,
         "selector": view.selector,
         "plan": view.plan.to_object(),
-        "state": state_of(view.devices),
+        "state": view.standing,
         "created_at": view.created_at,
         "finished_at": view.finished_at,
         "progress": asdict(measure(view.devices)),
@@ -98,13 +98,13 @@ def _read(store: Store, rollout_id: str | None) -> RolloutView:
 
 
 def _conclude(view: RolloutView, config: FleetConfig, *, as_json: bool) -> int:
-    state = state_of(view.devices)
+    state = view.standing
     running = is_controller_running(config.database)
     if as_json:
         typer.echo(json.dumps({**as_object(view), "controller_running": running}))
     if state is RolloutState.SUCCEEDED:
         return EXIT_OK
-    if state is RolloutState.FAILED:
+    if state is not RolloutState.RUNNING:
         return EXIT_FAILED
     typer.echo(f"Rollout {view.rollout_id} is not over yet.", err=True)
     if not running:
@@ -158,9 +158,7 @@ def _render(view: RolloutView, config: FleetConfig) -> RenderableType:
         f" → slot {view.slot}, since {plain(view.created_at)} UTC",
     )
     parts: list[RenderableType] = [head, table, Text(counts, style="dim")]
-    if state_of(view.devices) is RolloutState.RUNNING and not is_controller_running(
-        config.database
-    ):
+    if view.standing is RolloutState.RUNNING and not is_controller_running(config.database):
         parts.append(Text(_NO_CONTROLLER, style="bold red"))
     return Group(*parts)
 

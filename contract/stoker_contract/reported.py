@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from stoker_contract.codes import ReasonCode
+from stoker_contract.codes import Outcome, ReasonCode
 from stoker_contract.document import Document
 from stoker_contract.names import Count, DeploymentId, Detail, Sha256, ShortText, Slug
 from stoker_contract.status import Phase
@@ -55,6 +55,16 @@ class Refusal(Document):
     since: ShortText
 
 
+class Ended(Document):
+    """How the last deployment ended: the final status again, for whoever missed it."""
+
+    deployment_id: DeploymentId
+    generation: Count
+    outcome: Outcome
+    code: ReasonCode | None = None
+    detail: Detail = ""
+
+
 class Reported(Document):
     """The full actual state of one device."""
 
@@ -66,6 +76,7 @@ class Reported(Document):
     observed_generation: Count = 0
     deployment_id: DeploymentId | None = None
     phase: Phase = Phase.IDLE
+    last: Ended | None = None
     slots: dict[Slug, ReportedSlot] = Field(default_factory=dict)
     bad_digests: tuple[Sha256, ...] = Field(default=(), max_length=64)
     held: bool = False

@@ -30,7 +30,7 @@ from stoker_fleet.link import (
 from stoker_fleet.lock import only_controller
 from stoker_fleet.observer import Asked, Observer, filters
 from stoker_fleet.publisher import Publisher
-from stoker_fleet.store import rollouts
+from stoker_fleet.store import devices, rollouts
 from stoker_fleet.store.rollouts import Document
 from stoker_fleet.store.schema import Store
 from stoker_trust.catalogue import Catalogue
@@ -59,6 +59,14 @@ class _Publication:
     generation: int
 
 
+@dataclass(frozen=True)
+class _Clearing:
+    """As :class:`_Publication`: one retained topic of a device that was forgotten."""
+
+    device: str
+    topic: str
+
+
 class Controller:
     """One fleet, one store, one session at the broker."""
 
@@ -80,6 +88,7 @@ class Controller:
         releases = catalogue(config, CLIENT_ID)
         self._publisher = Publisher(config.fleet, Director(keyring), releases, lifetime)
         self._in_flight: set[_Publication] = set()
+        self._clearing: set[_Clearing] = set()
         self._repository_retry_s = 0.0
         self._publish_retry_s = 0.0
 
@@ -101,7 +110,9 @@ class Controller:
             self._publish_latest(None)
         if asked:
             self._publish_latest([one.device for one in asked])
+        self._clear_forgotten()
         self._assign()
+        self._sign_again()
         self._publish_new()
         self._finish()
 
@@ -127,6 +138,8 @@ class Controller:
                 log.info("broker.connected", session_present=event.session_present)
             case Disconnected():
                 log.warning("broker.disconnected", reason=event.reason)
+            case Delivered(token=_Clearing() as clearing):
+                self._cleared(clearing, event.refused)
             case Delivered(token=_Publication() as publication):
                 self._in_flight.discard(publication)
                 where = {"device": publication.device, "generation": publication.generation}
@@ -140,6 +153,33 @@ class Controller:
                     rollouts.mark_published(
                         session, publication.device, publication.generation, self._now()
                     )
+
+    def _clear_forgotten(self) -> None:
+        if self._clearing or time.monotonic() < self._publish_retry_s:
+            return
+        with self._store.transaction() as session:
+            names = devices.forgotten(session)
+        for name in names:
+            topics = DeviceTopics(self._fleet, name)
+            for topic in (topics.desired, topics.reported, topics.presence):
+                self._clearing.add(clearing := _Clearing(name, topic))
+                self._link.publish(topic, b"", clearing, retain=True)
+
+    def _cleared(self, clearing: _Clearing, refused: str | None) -> None:
+        self._clearing.discard(clearing)
+        if refused:  # stays in the store, so it is tried again
+            log.error("device.not_cleared", device=clearing.device, reason=refused)
+            self._publish_retry_s = time.monotonic() + _PUBLISH_RETRY_S
+        elif clearing.device not in {left.device for left in self._clearing}:
+            with self._store.transaction() as session:
+                devices.cleared(session, clearing.device)
+            log.info("device.forgotten", device=clearing.device)
+
+    def _sign_again(self) -> None:
+        now = self._now()
+        with self._store.transaction() as session:
+            self._publisher.take_back(session, now)
+            self._publisher.renew(session, now)
 
     def _assign(self) -> None:
         if time.monotonic() < self._repository_retry_s:

@@ -47,6 +47,8 @@ class Observer:
 
     def observe(self, session: Session, topic: str, payload: bytes, now: datetime) -> Asked | None:
         """Store one message. What is malformed is counted and dropped, what is old is dropped."""
+        if not payload:  # a retained message was cleared
+            return None
         try:
             asked, kept = self._store(session, topic, payload, now)
         except ContractError as error:

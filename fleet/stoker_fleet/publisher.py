@@ -5,13 +5,13 @@ killed publishes the same bytes again, and never two documents of one generation
 """
 
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 from sqlalchemy.orm import Session
 
 from stoker_contract.desired import Desired, Policy
-from stoker_fleet.core.assignment import assign, next_generation, other_slots
+from stoker_fleet.core.assignment import assign, next_generation, other_slots, standing_slots
 from stoker_fleet.errors import FleetError
 from stoker_fleet.store import devices, rollouts
 from stoker_fleet.store.rollouts import Document, RolloutView
@@ -20,6 +20,11 @@ from stoker_trust.director import Director
 from stoker_trust.errors import TrustError
 
 log = structlog.get_logger()
+
+RENEWED_AFTER: Final = 2 / 3
+"""Of its lifetime: what is left is time for a controller that is down."""
+
+MAX_AT_ONCE: Final = 50
 
 
 class Releases(Protocol):
@@ -83,8 +88,6 @@ class Publisher:
         reported = devices.profiled(session, device)
         slot = assign(release.manifest, release.file, reported.profile, rollout.plan)
         kept = other_slots(rollouts.history(session, device), rollout.slot)
-        stored = rollouts.last_generation(session, device)
-        generation = next_generation(stored, reported.observed_generation)
         desired = Desired(
             device=device,
             fleet=self._fleet,
@@ -93,8 +96,42 @@ class Publisher:
             slots={**kept, rollout.slot: slot},
             policy=Policy(deadline_s=rollout.plan.deadline_s, force=rollout.plan.force),
         )
+        return self._issue(session, desired, now, counts=True)
+
+    def renew(self, session: Session, now: datetime) -> None:
+        """Sign again what is about to expire: a device may come back after a long time.
+
+        One that has carried it out answers with NOOP; its rollout keeps what it told then.
+        """
+        old = now - self._lifetime * RENEWED_AFTER
+        for wanted in rollouts.expiring(session, old, MAX_AT_ONCE):
+            desired = wanted.desired.model_copy(update={"issued": now.isoformat()})
+            document = self._issue(session, desired, now, counts=wanted.outcome is None)
+            log.info("desired.renewed", device=document.device, generation=document.generation)
+
+    def take_back(self, session: Session, now: datetime) -> None:
+        """Sign what was wanted before for each device that a canceled rollout had not changed."""
+        for wanted in rollouts.canceled_unfinished(session, MAX_AT_ONCE):
+            device = wanted.desired.device
+            *before, _ = rollouts.history(session, device)
+            desired = wanted.desired.model_copy(
+                update={
+                    "deployment_id": f"{wanted.desired.deployment_id}-canceled",
+                    "issued": now.isoformat(),
+                    "slots": dict(standing_slots(before)),
+                }
+            )
+            document = self._issue(session, desired, now, counts=False)
+            log.info("desired.taken_back", device=device, generation=document.generation)
+
+    def _issue(
+        self, session: Session, desired: Desired, now: datetime, *, counts: bool
+    ) -> Document:
+        stored = rollouts.last_generation(session, desired.device)
+        observed = devices.observed_generation(session, desired.device)
+        generation = next_generation(stored, observed)
         signed = self._director.sign(desired, generation, now, lifetime=self._lifetime)
-        document = Document(device, generation, signed)
-        rollouts.record(session, desired, document, now)
+        document = Document(desired.device, generation, signed)
+        rollouts.record(session, desired, document, now, counts=counts)
         session.flush()
         return document

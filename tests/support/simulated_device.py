@@ -179,6 +179,8 @@ class SimulatedDevice:
         self._ready.set()
 
     def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        if not message.payload:  # what was retained is cleared
+            return
         metadata = Metadata[Targets].from_bytes(bytes(message.payload))
         desired = Desired.from_member(metadata.signed.unrecognized_fields[MEMBER])
         generation = metadata.signed.version

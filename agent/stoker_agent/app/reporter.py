@@ -101,14 +101,14 @@ class Reporter:
     def reported(self) -> Reported:
         """The full actual state of the device."""
         unfinished = self.journal.unfinished()
-        history = self.journal.history(1)
+        history = self.journal.history(len(unfinished) + 1)
         figures = Figures(self.host.profile, self.host.disk(), self.host.memory())
         return reported(
             self.stamp(),
             figures,
             generation=self.journal.generation()[0],
             running=unfinished[0] if unfinished else None,
-            last=history[0] if history else None,
+            ended=next((r for r in history if r.progress.outcome is not None), None),
             slots=self.slots.read_all(),
             server=self.server,
             bad_digests=tuple(self.journal.bad_digests()),

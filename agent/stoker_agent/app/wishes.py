@@ -44,6 +44,7 @@ class Wishes:
                 log.info("updates.held" if held else "updates.released")
                 self.deployer.kick()
                 self.on_change()
+            self.journal.keep_essentials()  # it was another process that wrote it
             self._held = held
         for kind in self.journal.take_requests():
             log.info("local.request", kind=kind)

@@ -8,7 +8,7 @@ from stoker_agent.errors import MAX_DETAIL_CHARACTERS
 from stoker_contract.codes import ReasonCode
 from stoker_contract.control import ServerStatus, SlotStatus
 from stoker_contract.engine import SlotFile
-from stoker_contract.reported import Capacity, Refusal, Reported, ReportedSlot
+from stoker_contract.reported import Capacity, Ended, Refusal, Reported, ReportedSlot
 from stoker_contract.status import Measured, Phase, StatusEvent
 from stoker_contract.target import Profile
 
@@ -111,7 +111,7 @@ def reported(  # noqa: PLR0913 - one argument for each part of the document
     *,
     generation: int,
     running: Record | None,
-    last: Record | None,
+    ended: Record | None,
     slots: Mapping[str, SlotFile],
     server: ServerStatus | None,
     bad_digests: tuple[str, ...],
@@ -120,7 +120,7 @@ def reported(  # noqa: PLR0913 - one argument for each part of the document
     outbox_depth: int,
 ) -> Reported:
     """The full actual state of the device."""
-    record = running or last
+    record = running or ended
     names = sorted({*slots, *(server.slots if server else {})})
     return Reported(
         device=stamp.device,
@@ -130,6 +130,7 @@ def reported(  # noqa: PLR0913 - one argument for each part of the document
         observed_generation=generation,
         deployment_id=record.deployment_id if record else None,
         phase=running.progress.phase if running else Phase.IDLE,
+        last=_ended(ended),
         slots={
             name: _slot(slots.get(name), server.slots.get(name) if server else None, server)
             for name in names
@@ -143,6 +144,18 @@ def reported(  # noqa: PLR0913 - one argument for each part of the document
         time=stamp.time,
         time_trusted=stamp.time_trusted,
         outbox_depth=outbox_depth,
+    )
+
+
+def _ended(record: Record | None) -> Ended | None:
+    if record is None or record.progress.outcome is None:
+        return None
+    return Ended(
+        deployment_id=record.deployment_id,
+        generation=record.generation,
+        outcome=record.progress.outcome,
+        code=record.progress.code,
+        detail=record.progress.detail,
     )
 
 

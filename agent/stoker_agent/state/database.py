@@ -50,6 +50,8 @@ _PASSING: Final = frozenset(
         sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_NOMEM,
         sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_SCHEMA,
     }
 )
 

@@ -58,11 +58,6 @@ class Journal:
         self._first_epoch = first_epoch
         self._seq = 0
         self._seq_lock = threading.Lock()
-        copy = self._essentials.read()
-        damage = self._damage(copy)
-        if damage:
-            self._db.rebuild(damage)
-        self._take_back(copy)
 
     @even_when_full
     def _open(self, path: Path) -> Database:
@@ -80,10 +75,19 @@ class Journal:
     # Order of messages
 
     def begin_epoch(self) -> int:
-        """Raise the epoch, durably. Once per start, before CONNECT."""
+        """Raise the epoch, durably. Once per start, before CONNECT.
+
+        This is also when damage is looked for and mended: nobody but the agent may do that, since
+        the command line reads the file of an agent that runs.
+        """
+        copy = self._essentials.read()
+        damage = self._damage(copy)
+        if damage:
+            self._db.rebuild(damage)
+        self._take_back(copy)
         epoch = max(self.epoch() + 1, self._first_epoch)
         self._set_meta("epoch", epoch)
-        self._keep_essentials()
+        self.keep_essentials()
         return epoch
 
     def epoch(self) -> int:
@@ -117,7 +121,7 @@ class Journal:
         """Raise floors, durably; one that is lower than what is known changes nothing."""
         with self._db.change() as connection:
             _raise_floors(connection, floors)
-        self._keep_essentials()
+        self.keep_essentials()
 
     def _damage(self, copy: Essentials | None) -> str:
         """What makes no sense in a file that SQLite finds whole; empty if nothing."""
@@ -155,8 +159,11 @@ class Journal:
         lower = any(floors.get(name, 0) < value for name, value in copy.floors.items())
         return lower or self.generation()[0] < copy.generation or self.epoch() < copy.epoch
 
-    def _keep_essentials(self) -> None:
-        """Write the file beside the journal. It may be late by one change, never ahead."""
+    def keep_essentials(self) -> None:
+        """Write the file beside the journal: only the agent, after a change of what is in it.
+
+        It may be late by one change, never ahead.
+        """
         try:
             generation, payload_sha256 = self.generation()
             essentials = Essentials(
@@ -222,7 +229,7 @@ class Journal:
                 (MAX_HISTORY,),
             )
             _enqueue(connection, messages)
-        self._keep_essentials()
+        self.keep_essentials()
 
     @even_when_full
     def record(self, record: Record, messages: Iterable[Message] = ()) -> None:
@@ -242,7 +249,7 @@ class Journal:
                 _remember_bad(connection, digest, code)
             _enqueue(connection, [final])
         if bad:
-            self._keep_essentials()
+            self.keep_essentials()
 
     def unfinished(self) -> tuple[Record, ...]:
         """Deployments that have no outcome yet, oldest first: at most the running and the next."""
@@ -292,7 +299,7 @@ class Journal:
         """Forget that an artifact was bad: it has proved itself."""
         with self._db.change() as connection:
             connection.execute("DELETE FROM bad_digests WHERE digest = ?", (digest,))
-        self._keep_essentials()
+        self.keep_essentials()
 
     # Local wishes, and how the last life ended
 
@@ -303,7 +310,6 @@ class Journal:
     def set_held(self, *, held: bool) -> None:
         """Stop all updates, or allow them again."""
         self._set_meta("held", int(held))
-        self._keep_essentials()
 
     def set_stopped(self) -> None:
         """Note that the agent was ended in order."""

@@ -71,19 +71,23 @@ def assign(
 
 
 def other_slots(history: Iterable[Issued], slot: str) -> Mapping[str, SlotDesired]:
-    """The slots a new desired state has to keep: of the last one that did not fail.
+    """The slots a new desired state has to keep beside ``slot``, the one that is to change."""
+    return {name: kept for name, kept in standing_slots(history).items() if name != slot}
+
+
+def standing_slots(history: Iterable[Issued]) -> Mapping[str, SlotDesired]:
+    """The slots of the last desired state that did not fail; none if all of them did.
 
     A desired state that was rolled back must not come back by way of another slot's rollout.
 
     Args:
         history: oldest first.
-        slot: the one that is about to change.
     """
-    kept: Mapping[str, SlotDesired] = {}
+    standing: Mapping[str, SlotDesired] = {}
     for issued in history:
         if issued.outcome is None or issued.outcome in GOOD:
-            kept = issued.desired.slots
-    return {name: desired for name, desired in kept.items() if name != slot}
+            standing = issued.desired.slots
+    return standing
 
 
 def next_generation(stored: int, observed: int) -> int:

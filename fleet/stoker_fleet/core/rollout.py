@@ -22,6 +22,7 @@ class RolloutState(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"  # all are final, and every device that was addressed runs the release
     FAILED = "failed"  # all are final, and some do not run it, or nobody was addressed
+    CANCELED = "canceled"  # somebody said so: who had not begun keeps what it had before
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,22 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from stoker_contract.codes import ReasonCode
 from stoker_contract.reported import Reported
+from stoker_fleet.core.rollout import RolloutState
 from stoker_fleet.errors import FleetError
-from stoker_fleet.store.schema import Device
+from stoker_fleet.store.schema import (
+    DesiredRow,
+    Device,
+    Forgotten,
+    LatencyRow,
+    Rollout,
+    RolloutDevice,
+    StatusRow,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,48 @@ def profiled(session: Session, name: str) -> Reported:
     if reported is None:
         raise FleetError(ReasonCode.BAD_REQUEST, f"{name} has not said yet what it is")
     return reported
+
+
+def observed_generation(session: Session, name: str) -> int:
+    """The highest generation that a device said it has seen; 0 if it said nothing."""
+    row = session.get(Device, name)
+    reported = _view(row).reported if row is not None else None
+    return reported.observed_generation if reported is not None else 0
+
+
+def forget(session: Session, name: str, *, even_online: bool = False) -> None:
+    """Remove everything that is known of a device; the controller clears its topics.
+
+    Raises:
+        FleetError: ``BAD_REQUEST``, it is not known, it is online, or a rollout still waits
+            for it.
+    """
+    if one_device(session, name).online and not even_online:
+        hint = "It would be back at once. Stop its agent, or say --force."
+        raise FleetError(ReasonCode.BAD_REQUEST, f"{name} is online", hint=hint)
+    waiting = (
+        select(RolloutDevice.rollout_id)
+        .join(Rollout, Rollout.rollout_id == RolloutDevice.rollout_id)
+        .where(RolloutDevice.device == name, Rollout.state == RolloutState.RUNNING)
+    )
+    rollout_id = session.scalars(waiting.limit(1)).first()
+    if rollout_id is not None:
+        detail = f"rollout {rollout_id} waits for {name}"
+        hint = f"End it first: stoker rollout cancel {rollout_id}"
+        raise FleetError(ReasonCode.BAD_REQUEST, detail, hint=hint)
+    for table in (StatusRow, LatencyRow, DesiredRow, Device):
+        session.execute(delete(table).where(table.device == name))
+    session.merge(Forgotten(device=name))
+
+
+def forgotten(session: Session) -> tuple[str, ...]:
+    """The devices whose topics are still to be cleared."""
+    return tuple(session.scalars(select(Forgotten.device)))
+
+
+def cleared(session: Session, name: str) -> None:
+    """The broker keeps nothing of a forgotten device any more."""
+    session.execute(delete(Forgotten).where(Forgotten.device == name))
 
 
 def _view(row: Device) -> DeviceView:

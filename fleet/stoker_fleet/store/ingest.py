@@ -10,8 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from stoker_contract.codes import Outcome
-from stoker_contract.reported import Presence, Reported
-from stoker_contract.status import StatusEvent
+from stoker_contract.reported import Ended, Presence, Reported
+from stoker_contract.status import Phase, StatusEvent
 from stoker_contract.telemetry import Telemetry
 from stoker_fleet.core.story import tell
 from stoker_fleet.store.rebuilds import note_rebuilds
@@ -27,6 +27,8 @@ def store_reported(session: Session, reported: Reported, now: datetime) -> bool:
     row.reported = reported.encode().decode()
     row.reported_at = now.isoformat()
     note_rebuilds(session, reported, now)
+    if reported.last is not None:
+        _conclude(session, reported.device, reported.last)
     return True
 
 
@@ -112,6 +114,22 @@ def _retell(session: Session, row: DesiredRow) -> None:
     row.inferred = False
     row.phase, row.progress, row.outcome = story.phase, story.progress, story.outcome
     row.code, row.detail = story.code, story.detail
+
+
+def _conclude(session: Session, device: str, ended: Ended) -> None:
+    """Take the end of a deployment from the retained report, where its status events were lost.
+
+    A broker keeps an event only for a session that it knows: before the first run of a
+    controller, and after its session was forgotten, there is none.
+    """
+    row = session.get(DesiredRow, (device, ended.generation))
+    if row is None or row.deployment_id != ended.deployment_id:
+        return
+    if row.outcome is not None and not row.inferred:
+        return
+    row.phase, row.outcome, row.inferred = Phase.IDLE, ended.outcome, True
+    row.code, row.detail = ended.code, ended.detail
+    _supersede_older(session, row)
 
 
 def _supersede_older(session: Session, row: DesiredRow) -> None:

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from stoker_contract.codes import Outcome, ReasonCode
 from stoker_contract.desired import Desired
 from stoker_contract.status import Measured, Phase
 from stoker_fleet.core.assignment import Issued, RolloutPlan
-from stoker_fleet.core.rollout import DeviceProgress, RolloutState
+from stoker_fleet.core.rollout import GOOD, DeviceProgress, RolloutState, state_of
 from stoker_fleet.errors import FleetError
 from stoker_fleet.store.schema import DesiredRow, Device, Rollout, RolloutDevice
 
@@ -43,6 +43,13 @@ class RolloutView:
     devices: tuple[DeviceProgress, ...]
     measured: Mapping[str, Measured]
 
+    @property
+    def standing(self) -> RolloutState:
+        """Canceled once somebody said so, else as its devices are."""
+        if self.state is RolloutState.CANCELED:
+            return self.state
+        return state_of(self.devices)
+
 
 @dataclass(frozen=True)
 class Document:
@@ -51,6 +58,15 @@ class Document:
     device: str
     generation: int
     signed: bytes
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The newest desired state of a device, and the generation it was signed with."""
+
+    generation: int
+    desired: Desired
+    outcome: Outcome | None
 
 
 @dataclass(frozen=True)
@@ -163,8 +179,13 @@ def skip(session: Session, rollout_id: str, device: str, code: ReasonCode, detai
     row.skipped, row.detail = code, detail
 
 
-def record(session: Session, desired: Desired, document: Document, now: datetime) -> None:
-    """Write a signed desired state down, before it is published."""
+def record(
+    session: Session, desired: Desired, document: Document, now: datetime, *, counts: bool = True
+) -> None:
+    """Write a signed desired state down, before it is published.
+
+    With ``counts`` what becomes of it is what becomes of the device in its rollout.
+    """
     session.add(
         DesiredRow(
             device=document.device,
@@ -175,8 +196,9 @@ def record(session: Session, desired: Desired, document: Document, now: datetime
             issued_at=now.isoformat(),
         )
     )
-    row = session.get_one(RolloutDevice, (desired.deployment_id, document.device))
-    row.generation = document.generation
+    if counts:
+        row = session.get_one(RolloutDevice, (desired.deployment_id, document.device))
+        row.generation = document.generation
 
 
 def history(session: Session, device: str) -> tuple[Issued, ...]:
@@ -209,6 +231,55 @@ def latest_documents(
     if unpublished:
         query = query.where(DesiredRow.published_at.is_(None))
     return tuple(Document(d.device, d.generation, d.signed) for d in session.scalars(query))
+
+
+def expiring(session: Session, issued_before: datetime, limit: int) -> tuple[Wanted, ...]:
+    """Newest desired states that were signed long ago, and that a device still is to follow."""
+    query = _newest().where(
+        DesiredRow.issued_at < issued_before.isoformat(),
+        DesiredRow.outcome.is_(None) | DesiredRow.outcome.in_(GOOD),
+    )
+    return tuple(_wanted(row) for row in session.scalars(query.limit(limit)))
+
+
+def canceled_unfinished(session: Session, limit: int) -> tuple[Wanted, ...]:
+    """Newest desired states of rollouts that were canceled before the device was done."""
+    query = (
+        _newest()
+        .join(Rollout, Rollout.rollout_id == DesiredRow.deployment_id)
+        .where(Rollout.state == RolloutState.CANCELED, DesiredRow.outcome.is_(None))
+    )
+    return tuple(_wanted(row) for row in session.scalars(query.limit(limit)))
+
+
+def cancel(session: Session, rollout_id: str | None, now: datetime) -> RolloutView:
+    """Stop a rollout; None is the last one. The controller takes back what was not done yet.
+
+    Raises:
+        FleetError: ``BAD_REQUEST``, there is none, or it is over.
+    """
+    found = view(session, rollout_id)
+    if found.standing is not RolloutState.RUNNING:
+        detail = f"{found.rollout_id} is over: it {found.standing}"
+        hint = "To go back, roll out the release before it: stoker rollout create …"
+        raise FleetError(ReasonCode.BAD_REQUEST, detail, hint=hint)
+    finish(session, found.rollout_id, RolloutState.CANCELED, now)
+    return view(session, found.rollout_id)
+
+
+def _newest() -> Select[DesiredRow]:
+    newest = (
+        select(DesiredRow.device, func.max(DesiredRow.generation).label("generation"))
+        .group_by(DesiredRow.device)
+        .subquery()
+    )
+    on = (DesiredRow.device == newest.c.device) & (DesiredRow.generation == newest.c.generation)
+    return select(DesiredRow).join(newest, on)
+
+
+def _wanted(row: DesiredRow) -> Wanted:
+    outcome = Outcome(row.outcome) if row.outcome else None
+    return Wanted(row.generation, Desired.parse(row.desired.encode()), outcome)
 
 
 def mark_published(session: Session, device: str, generation: int, now: datetime) -> None:

@@ -42,6 +42,13 @@ class Device(Base):
     presence_at: Mapped[str | None]
 
 
+class Forgotten(Base):
+    """A device that an operator forgot, until the broker keeps nothing of it, either."""
+
+    __tablename__ = "forgotten"
+    device: Mapped[str] = mapped_column(primary_key=True)
+
+
 class StatusRow(Base):
     """One status event. A device sends it again until it is acknowledged; it is kept once."""
 

@@ -317,6 +317,8 @@ def test_the_reported_state_names_what_the_worker_says(tell: Callable[[Story], N
         assert online.slots[SLOT].release == "tiny/1.0.0"
         assert online.slots[SLOT].ready
         assert online.observed_generation == 1
+        assert online.last is not None
+        assert (online.last.generation, online.last.outcome) == (1, Outcome.SUCCEEDED)
         assert offline.slots[SLOT].active is None
         assert offline.slots[SLOT].reason is ReasonCode.SERVER_UNAVAILABLE
         assert (online.epoch, online.seq) < (offline.epoch, offline.seq)

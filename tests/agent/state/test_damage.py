@@ -39,6 +39,7 @@ def written(folder: Path) -> Path:
     final = Message("status/d-1", b"final", "final")
     journal.finish(record.model_copy(update={"progress": ended}), final, BAD)
     journal.set_held(held=True)
+    journal.keep_essentials()
     journal.close()
     return path
 
@@ -120,11 +121,11 @@ def test_a_damaged_journal_loses_nothing_essential(
 
 
 def test_bits_that_flip_lose_nothing_essential(tmp_path: Path) -> None:
-    """Two hundred of them, one at a time, anywhere in the file."""
+    """A hundred of them, one at a time, anywhere in the file."""
     path = written(tmp_path)
     good, essentials = path.read_bytes(), (tmp_path / "essentials.json").read_bytes()
     rng = random.Random(11)  # noqa: S311 - which bits
-    for _ in range(200):
+    for _ in range(100):
         at = rng.randrange(len(good))
         flipped = bytearray(good)
         flipped[at] ^= 1 << rng.randrange(8)
@@ -168,6 +169,7 @@ def test_what_was_blessed_stays_blessed(tmp_path: Path) -> None:
     journal.close()
     path.unlink()
     again = Journal(path)
+    again.begin_epoch()
     bad = again.bad_digests()
     again.close()
 
@@ -182,6 +184,7 @@ def test_a_rebuilt_journal_carries_out_what_it_only_knows_the_number_of(tmp_path
     journal.close()
     path.unlink()
     again = Journal(path)
+    again.begin_epoch()
     after = (again.knows(DIGEST), again.generation())
     again.close()
 
