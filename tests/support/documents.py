@@ -187,6 +187,8 @@ EXAMPLES: Final[tuple[Document, ...]] = (
     reported.ReportedSlot(active=DIGEST, ready=True),
     reported.Capacity(total_bytes=2, free_bytes=1),
     reported.Reported(device="edge-1", fleet="demo", epoch=1, seq=1, profile=PROFILE, time=TIME),
+    reported.Refusal(sha256=DIGEST, code=ReasonCode.EXPIRED, since=TIME),
+    reported.Ended(deployment_id="d-1", generation=1, outcome=Outcome.SUCCEEDED),
     reported.Presence(device="edge-1", state="online", epoch=1),
     reported.Get(device="edge-1", have_generation=0),
     reported.Notice(pause_updates=True),
