@@ -45,6 +45,7 @@ _TICK_S: Final = 0.2
 _BROKER_RETRY_S: Final = 1.0
 _REPOSITORY_RETRY_S: Final = 5.0
 _PUBLISH_RETRY_S: Final = 5.0
+_RENEW_EVERY_S: Final = 60.0
 
 
 def _utc_now() -> datetime:
@@ -91,6 +92,7 @@ class Controller:
         self._clearing: set[_Clearing] = set()
         self._repository_retry_s = 0.0
         self._publish_retry_s = 0.0
+        self._renew_at_s = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set."""
@@ -176,10 +178,12 @@ class Controller:
             log.info("device.forgotten", device=clearing.device)
 
     def _sign_again(self) -> None:
-        now = self._now()
+        now, now_s = self._now(), time.monotonic()
         with self._store.transaction() as session:
             self._publisher.take_back(session, now)
-            self._publisher.renew(session, now)
+            if now_s >= self._renew_at_s:
+                self._renew_at_s = now_s + _RENEW_EVERY_S
+                self._publisher.renew(session, now)
 
     def _assign(self) -> None:
         if time.monotonic() < self._repository_retry_s:

@@ -139,6 +139,8 @@ def test_a_first_rollout_that_is_canceled_asks_for_nothing(
     site.stoker("rollout", "cancel")
 
     assert device.wait_for_generation(2).slots == {}
+    renew(site, 61)
+    assert device.wait_for_generation(3).slots == {}
 
 
 def test_a_device_that_is_gone_for_good_is_forgotten(
@@ -165,6 +167,7 @@ def test_a_device_that_is_gone_for_good_is_forgotten(
     returned = make_device("edge-1", epoch=2)
     site.wait_for("edge-1")
     assert site.stoker_json("device", "show", "edge-1")["deployments"] == []
+    assert site.stoker_json("rollout", "list")[0]["state"] == "succeeded"
     site.wait_until_over(site.roll_out("digits/1.0.0"))
     assert len(returned.received) == 1
 

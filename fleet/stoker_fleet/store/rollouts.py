@@ -45,10 +45,8 @@ class RolloutView:
 
     @property
     def standing(self) -> RolloutState:
-        """Canceled once somebody said so, else as its devices are."""
-        if self.state is RolloutState.CANCELED:
-            return self.state
-        return state_of(self.devices)
+        """As its devices are, until it is over: what became of them later changes nothing."""
+        return state_of(self.devices) if self.state is RolloutState.RUNNING else self.state
 
 
 @dataclass(frozen=True)
@@ -196,8 +194,8 @@ def record(
             issued_at=now.isoformat(),
         )
     )
-    if counts:
-        row = session.get_one(RolloutDevice, (desired.deployment_id, document.device))
+    row = session.get(RolloutDevice, (desired.deployment_id, document.device))
+    if counts and row is not None:  # what takes a rollout back belongs to none
         row.generation = document.generation
 
 
