@@ -14,6 +14,7 @@ from stoker_fleet.store.schema import (
     Device,
     Forgotten,
     LatencyRow,
+    RebuildRow,
     Rollout,
     RolloutDevice,
     StatusRow,
@@ -90,7 +91,7 @@ def forget(session: Session, name: str, *, even_online: bool = False) -> None:
         detail = f"rollout {rollout_id} waits for {name}"
         hint = f"End it first: stoker rollout cancel {rollout_id}"
         raise FleetError(ReasonCode.BAD_REQUEST, detail, hint=hint)
-    for table in (StatusRow, LatencyRow, DesiredRow, Device):
+    for table in (StatusRow, LatencyRow, DesiredRow, RebuildRow, Device):
         session.execute(delete(table).where(table.device == name))
     session.merge(Forgotten(device=name))
 
