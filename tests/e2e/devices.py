@@ -101,6 +101,13 @@ class Device:
         """How often systemd has restarted a service by itself."""
         return int(self.node.run("systemctl", "show", "--value", "--property=NRestarts", unit))
 
+    def killed_for_memory(self, unit: str) -> int:
+        """How many processes of a service the kernel has killed because of its limit."""
+        group = f"system.slice/{unit}"
+        places = (f"memory/{group}/memory.oom_control", f"{group}/memory.events")
+        told = "".join(self.node.ask("cat", f"/sys/fs/cgroup/{place}") for place in places)
+        return sum(int(line.split()[1]) for line in told.splitlines() if "oom_kill " in line)
+
     def restart(self, unit: str) -> None:
         """Restart a service, and wait until it says that it is ready."""
         self.node.run("systemctl", "restart", unit)

@@ -24,10 +24,16 @@ def remove_drop_in(device: Device, unit: str, name: str) -> None:
     device.node.run("systemctl", "daemon-reload")
 
 
-def quick_watchdog(device: Device, unit: str, seconds: int) -> None:
-    """Let systemd notice sooner that a service stands still."""
-    add_drop_in(device, unit, "watchdog", f"[Service]\nWatchdogSec={seconds}\n")
+@contextmanager
+def changed(device: Device, unit: str, setting: str) -> Iterator[None]:
+    """Let a service run with another setting for a while. It is restarted twice."""
+    add_drop_in(device, unit, "setting", f"[Service]\n{setting}\n")
     device.restart(unit)
+    try:
+        yield
+    finally:
+        remove_drop_in(device, unit, "setting")
+        device.restart(unit)
 
 
 @contextmanager

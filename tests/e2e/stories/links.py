@@ -1,12 +1,13 @@
 """The network is bad, gone, and back; and so is the broker."""
 
-from e2e.devices import AGENT
 from e2e.fleet import SUCCEEDED
 from e2e.load import load, lost
 from e2e.netem import Condition
 from e2e.proof import Proof, shown
 
 PADDING_MIB = 2.0
+BROKER = "mosquitto.service"
+CONTROLLER = "stoker-controller.service"
 FAR = Condition(delay_ms=100, jitter_ms=10, loss=0.05)
 """In each direction: 200 ms there and back."""
 
@@ -51,25 +52,22 @@ def partition(proof: Proof) -> None:
     )
 
 
-def broker_killed(proof: Proof) -> None:
-    """The broker dies while devices update."""
-    devices = list(proof.devices.values())
-    version = proof.releases.publish_next(padding_mib=PADDING_MIB)
-    for device in devices:
-        device.node.link.set(Condition(rate_kbit=8000))
-    rollout = proof.roll_out(version, *devices)
-    proof.wait_for_download(devices[0])
-    cloud = proof.site.cloud
-    cloud.run("systemctl", "kill", "--signal=KILL", "mosquitto.service")
-    for device in devices:
-        device.node.link.set(Condition())
-    cloud.run("systemctl", "start", "mosquitto.service")
-    ends = proof.ends(rollout, timeout_s=240)
-    ended, wrong = proof.single_words(devices)
-    proof.promise(
-        "the broker is killed in the middle of a rollout: it ends all the same",
-        f"{shown(ends)}; {ended} deployments so far, {wrong} without exactly one final word",
-        held=set(ends.values()) == {SUCCEEDED} and not wrong,
-    )
-    for device in devices:
-        assert device.is_active(AGENT), f"the agent of {device.name} gave up"
+def cloud_killed(proof: Proof) -> None:
+    """The broker, then the controller, die while devices update."""
+    for unit in (BROKER, CONTROLLER):
+        devices = list(proof.devices.values())
+        version = proof.releases.publish_next(padding_mib=PADDING_MIB)
+        for device in devices:
+            device.node.link.set(Condition(rate_kbit=8000))
+        rollout = proof.roll_out(version, *devices)
+        proof.wait_for_download(devices[0])
+        proof.site.cloud.run("systemctl", "kill", "--signal=KILL", unit)
+        for device in devices:
+            device.node.link.set(Condition())
+        ends = proof.ends(rollout, timeout_s=240)
+        ended, wrong = proof.single_words(devices)
+        proof.promise(
+            f"{unit} is killed in the middle of a rollout: it ends all the same",
+            f"{shown(ends)}; {ended} deployments so far, {wrong} without exactly one final status",
+            held=set(ends.values()) == {SUCCEEDED} and not wrong,
+        )

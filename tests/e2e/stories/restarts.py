@@ -1,7 +1,9 @@
 """Processes end in every way there is, and come back."""
 
+from contextlib import ExitStack
+
 from e2e.devices import AGENT, SERVER
-from e2e.faults import quick_watchdog
+from e2e.faults import changed
 from e2e.load import load, lost
 from e2e.proof import Proof
 from stoker_cli.demo.traffic import Window
@@ -75,20 +77,20 @@ def kills(proof: Proof) -> None:
 def watchdogs(proof: Proof) -> None:
     """A process that stands still is noticed, ended and started again."""
     frozen = {AGENT: proof.device(1), SERVER: proof.device(2)}
-    for unit, device in frozen.items():
-        quick_watchdog(device, unit, WATCHDOG_S)
-    before = {unit: device.restarts(unit) for unit, device in frozen.items()}
-    for unit, device in frozen.items():
-        device.signal("STOP", device.pid(unit))
-    for unit, device in frozen.items():
-        device.wait_for_restart(unit, before[unit])
-        proof.wait_until_serving(device)
-        told = device.journal_of_manager(unit)
-        proof.promise(
-            f"{unit} stands still (SIGSTOP): its watchdog starts it again",
-            "restarted, and answers are right",
-            held="watchdog" in told.lower(),
-        )
+    with ExitStack() as quick:
+        for unit, device in frozen.items():
+            quick.enter_context(changed(device, unit, f"WatchdogSec={WATCHDOG_S}"))
+        before = {unit: device.restarts(unit) for unit, device in frozen.items()}
+        for unit, device in frozen.items():
+            device.signal("STOP", device.pid(unit))
+        for unit, device in frozen.items():
+            device.wait_for_restart(unit, before[unit])
+            proof.wait_until_serving(device)
+            proof.promise(
+                f"{unit} stands still (SIGSTOP): its watchdog starts it again",
+                "restarted, and answers are right",
+                held="watchdog" in device.journal_of_manager(unit).lower(),
+            )
 
 
 def _longest(window: Window) -> str:
