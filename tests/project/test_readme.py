@@ -14,7 +14,9 @@ from support.environments import ROOT
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
+    "ansible/README.md",
     "docs/building.md",
+    "docs/operations.md",
     "examples/digits/README.md",
     "examples/photos/README.md",
 )

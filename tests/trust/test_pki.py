@@ -10,7 +10,12 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from stoker_contract.codes import ReasonCode
 from stoker_trust.errors import TrustError
 from stoker_trust.pki import BROKER, CA, Authority
 
@@ -128,3 +133,84 @@ def test_issuing_without_an_authority_says_what_to_run(tmp_path: Path, now: date
         Authority(tmp_path).issue("edge-1", now)
 
     assert "stoker pki init" in refused.value.hint
+
+
+def request_for(name: str) -> bytes:
+    """A signing request, as a device makes it: the key stays there."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def revoked(authority: Authority) -> set[int]:
+    listed = x509.load_pem_x509_crl(authority.revocations.read_bytes())
+    ca = x509.load_pem_x509_certificate(authority.certificate(CA).read_bytes())
+    assert listed.is_signature_valid(ca.public_key())  # type: ignore[arg-type]
+    return {one.serial_number for one in listed}
+
+
+def test_a_request_gets_the_name_that_we_choose(authority: Authority, now: datetime) -> None:
+    """Whatever a device calls itself, its certificate is for the name it was enrolled under."""
+    pem = authority.sign("edge-2", request_for("controller"), now)
+    made = x509.load_pem_x509_certificate(pem)
+
+    assert made.subject.rfc4514_string() == "CN=edge-2"
+    usage = made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert not authority.key("edge-2").exists()
+
+
+@pytest.mark.parametrize("junk", [b"", b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n", b"\xff" * 9])
+def test_a_request_that_is_none_is_refused(
+    authority: Authority, now: datetime, junk: bytes
+) -> None:
+    """Nothing is signed or written, and the error has a code."""
+    with pytest.raises(TrustError) as refused:
+        authority.sign("edge-2", junk, now)
+
+    assert refused.value.code is ReasonCode.MALFORMED
+    assert not authority.certificate("edge-2").exists()
+
+
+def test_a_request_for_another_kind_of_key_says_how_to_make_one(
+    authority: Authority, now: datetime
+) -> None:
+    """A key on an unusual curve is refused with the command for a good one."""
+    key = ec.generate_private_key(ec.SECP256K1())
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    with pytest.raises(TrustError) as refused:
+        authority.sign("edge-2", pem, now)
+
+    assert refused.value.code is ReasonCode.UNSUPPORTED
+    assert "openssl genpkey" in refused.value.hint
+
+
+def test_revoking_a_name_revokes_all_it_ever_had(authority: Authority, now: datetime) -> None:
+    """After a rotation the old ones can go alone; later all, and twice is once."""
+    serials = [
+        x509.load_pem_x509_certificate(
+            authority.sign("edge-1", request_for("x"), now)
+        ).serial_number
+        for _ in range(2)
+    ]
+    assert revoked(authority) == set()
+    assert authority.revoke("edge-1", now, only_superseded=True) == 2  # one from the fixture
+    assert serials[0] in revoked(authority)
+    assert serials[1] not in revoked(authority)
+    assert authority.revoke("edge-1", now) == 1
+    assert authority.revoke("edge-1", now) == 0
+    assert set(serials) < revoked(authority)
+
+
+def test_the_list_of_revoked_never_ends_before_the_authority(
+    authority: Authority, now: datetime
+) -> None:
+    """A broker refuses everybody once its list has expired."""
+    listed = x509.load_pem_x509_crl(authority.revocations.read_bytes())
+    ca = x509.load_pem_x509_certificate(authority.certificate(CA).read_bytes())
+
+    assert listed.next_update_utc == ca.not_valid_after_utc
+    with pytest.raises(TrustError, match="nothing was issued"):
+        authority.revoke("edge-9", now)

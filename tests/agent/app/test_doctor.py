@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from stoker_agent.config import Config, load_config
 from stoker_trust.pki import CA, Authority
 from support.agent_process import AgentProcess
 from support.cloud import Cloud, running_cloud, write_agent_config
+from support.environments import ROOT
 from support.waiting import wait_until
 
 NOW = datetime.now(UTC)
@@ -45,6 +47,13 @@ def examined(agent: AgentProcess) -> dict[str, dict[str, Any]]:
     return {finding["name"]: finding for finding in findings}
 
 
+def documented() -> list[str]:
+    """The findings that docs/operations.md explains, in its order."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    table = page.split("| finding |", 1)[1].split("\n\n", 1)[0]
+    return re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+
+
 def test_a_box_that_was_never_started_is_told_what_to_start(
     agent: AgentProcess, short_tmp: Path
 ) -> None:
@@ -69,6 +78,7 @@ def test_a_device_that_works_is_well_until_something_breaks(
         well = examined(agent)
         assert [name for name, one in well.items() if one["health"] == "bad"] == []
         assert "tiny/1.0.0" in well["slots"]["found"]
+        assert list(well) == documented()
 
         agent.command("hold")
         slot = json.loads(next((short_tmp / "state" / "slots").glob("*.json")).read_text())
