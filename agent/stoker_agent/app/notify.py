@@ -1,6 +1,7 @@
 """Tells systemd how the agent is, over the raw socket: no library is needed for a datagram."""
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -50,7 +51,8 @@ class Notifier:
                 self._send("WATCHDOG=1")
             else:
                 log.error("agent.ill", effect="the watchdog is not fed")
-            await asyncio.sleep(self._interval_s or DEFAULT_INTERVAL_S)
+            # Not less often: people read the status, and a rotation waits for it.
+            await asyncio.sleep(min(self._interval_s or math.inf, DEFAULT_INTERVAL_S))
 
     def _send(self, message: str) -> None:
         if not self._address:
