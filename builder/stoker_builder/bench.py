@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stoker_builder.accuracy.evaluate import Answers
+from stoker_builder.cache import Cache
 from stoker_builder.candidates.audit import Audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate, candidates_of
 from stoker_builder.candidates.recipes import GIVEN
@@ -48,6 +49,7 @@ class Bench:
     source: SourceModel
     split: Split
     metric: Metric
+    cache: Cache = field(default_factory=lambda: Cache(None))
     files: dict[str, Path] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     audits: dict[str, Audit] = field(default_factory=dict)

@@ -160,3 +160,27 @@ def content_digest(sample: Sample) -> str:
         digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
         digest.update(array.view(np.uint8).reshape(-1).data)
     return digest.hexdigest()
+
+
+def label_digest(sample: Sample) -> str:
+    """SHA-256 of what is known about a sample beside its inputs: the label and the group."""
+    digest = hashlib.sha256(sample.group.encode())
+    for part in _told(sample.label):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _told(label: object) -> Iterator[bytes]:
+    if isinstance(label, np.ndarray):
+        yield f"{label.dtype.str}{label.shape}".encode()
+        yield np.ascontiguousarray(label).tobytes()
+    elif isinstance(label, Mapping):
+        for key in label:
+            yield repr(key).encode()
+            yield from _told(label[key])
+    elif isinstance(label, (list, tuple)):
+        yield f"{type(label).__name__}{len(label)}".encode()
+        for entry in label:
+            yield from _told(entry)
+    else:
+        yield repr(label).encode()

@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 from stoker_builder.accuracy.certify import judge
 from stoker_builder.accuracy.golden import GoldenSet, make_golden, ways
 from stoker_builder.bench import Bench, BuildResult
+from stoker_builder.cache import digest_of_file
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import FP32, RECIPES
 from stoker_builder.errors import BuildError
@@ -116,7 +117,7 @@ def _pack_target(
     bench: Bench, target: TargetSpec, rows: tuple[Row, ...], progress: Progress
 ) -> tuple[tuple[Row, ...], list[_Packed]]:
     shipped = sorted((row for row in rows if row.shipped), key=lambda row: row.rank)
-    emulator = Emulator(target, bench.request.emulation_budget_s, progress)
+    emulator = Emulator(target, bench.request.emulation_budget_s, progress, bench.cache)
     entries = []
     for row in shipped:
         with progress.stage(f"golden set for {target.name}, {row.name}", 2) as at:
@@ -149,9 +150,22 @@ def _golden(bench: Bench, target: TargetSpec, row: Row) -> GoldenSet:
 def _start(bench: Bench, row: Row) -> Start:
     known = bench.starts.get(row.name)
     if known is None:
-        known = measure_start(_path_of(row), bench.example, row.candidate.session)
-        bench.starts[row.name] = known
+        known = bench.starts[row.name] = _measured_start(bench, row)
     return known
+
+
+def _measured_start(bench: Bench, row: Row) -> Start:
+    key = bench.cache.key(
+        "start",
+        file=digest_of_file(_path_of(row)),
+        session=row.candidate.session.to_object(),
+        machine=[bench.machine.cpu_model, bench.machine.cores, bench.machine.isa],
+    )
+    if (told := bench.cache.value(key)) is not None:
+        return Start(**told)
+    measured = measure_start(_path_of(row), bench.example, row.candidate.session)
+    bench.cache.keep_value(key, asdict(measured))
+    return measured
 
 
 def _emulate_shipped(

@@ -7,6 +7,7 @@ from pathlib import Path
 from stoker_builder import trials
 from stoker_builder.accuracy.evaluate import metric_of
 from stoker_builder.bench import Bench, BuildResult
+from stoker_builder.cache import Cache
 from stoker_builder.candidates.making import audit_candidates, make_files
 from stoker_builder.candidates.recipes import FP32
 from stoker_builder.data import load_data, read
@@ -70,6 +71,7 @@ def _prepare(
         source=source,
         split=parts,
         metric=metric_of(data, source.io),
+        cache=Cache(request.cache),
     )
     bench.seconds.update({"read the model": read_s, "divide": time.monotonic() - began})
     bench.files[FP32] = source.path

@@ -48,6 +48,7 @@ class BuildRequest:
             where the speed comes from, and takes time.
         torch_routes: PyTorch's own ways to run the model that are timed too.
         emulation_budget_s: for running a target's kernels that this machine does not have.
+        cache: a folder that keeps what builds have found out; None keeps nothing.
         unsafe_skip_gates: ship the first INT8 candidate whatever it answers, and stamp it.
         profile: a folder for traces of what ships.
     """
@@ -77,6 +78,7 @@ class BuildRequest:
     torch_routes: tuple[str, ...] = DEFAULT_ROUTES
     emulation_budget_s: float = EMULATION_BUDGET_S
     unsafe_skip_gates: bool = False
+    cache: Path | None = None
     profile: Path | None = None
 
     def check(self) -> None:

@@ -28,6 +28,7 @@ from stoker_builder.data import (
     calibration_of,
     content_digest,
     each,
+    label_digest,
     read,
     selection_of,
 )
@@ -44,18 +45,28 @@ MIN_SAMPLES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some samples of a data set, by index, with the digest of each."""
+    """Some samples of a data set, by index, with the digest of each.
+
+    Attributes:
+        labels: digests of what is known about each beside its inputs.
+    """
 
     samples: Samples
     indices: tuple[int, ...]
     digests: tuple[str, ...]
     note: str = ""
+    labels: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, position: int, /) -> Sample:
         return read(self.samples, self.indices[position])
+
+    @property
+    def identity(self) -> str:
+        """One digest of the samples in their order, and of what is known about them."""
+        return hashlib.sha256("\n".join((*self.digests, *self.labels)).encode()).hexdigest()
 
     @property
     def record(self) -> DataDigest:
@@ -136,25 +147,26 @@ def split(
     return Split(parts["calibration"], parts["selection"], certification, duplicates)
 
 
-_Entry = tuple[int, str]  # index, digest
+_Entry = tuple[int, str, str]  # index, digest, digest of the label
 
 
 def _unique(samples: Samples, advance: Callable[[], object]) -> tuple[list[_Entry], int]:
-    seen: dict[str, int] = {}
+    seen: dict[str, tuple[int, str]] = {}
     total = 0
     for index, sample in enumerate(each(samples)):
-        seen.setdefault(content_digest(sample), index)
+        seen.setdefault(content_digest(sample), (index, label_digest(sample)))
         total += 1
         advance()
-    return [(index, digest) for digest, index in seen.items()], total - len(seen)
+    entries = [(index, digest, label) for digest, (index, label) in seen.items()]
+    return entries, total - len(seen)
 
 
 def _refuse_overlap(parts: dict[str, list[_Entry]]) -> None:
     names = list(parts)
     for position, one in enumerate(names):
-        first_of = {digest: index for index, digest in parts[one]}
+        first_of = {digest: index for index, digest, _ in parts[one]}
         for other in names[position + 1 :]:
-            both = [index for index, digest in parts[other] if digest in first_of]
+            both = [index for index, digest, _ in parts[other] if digest in first_of]
             if both:
                 detail = (
                     f"{len(both)} samples are offered for {one} and for {other}"
@@ -171,5 +183,5 @@ def _limit(entries: list[_Entry], count: int | None) -> list[_Entry]:
 
 
 def _part(samples: Samples, entries: Sequence[_Entry], note: str) -> Part:
-    indices, digests = zip(*entries, strict=True) if entries else ((), ())
-    return Part(samples, tuple(indices), tuple(digests), note)
+    indices, digests, labels = zip(*entries, strict=True) if entries else ((), (), ())
+    return Part(samples, tuple(indices), tuple(digests), note, tuple(labels))

@@ -5,13 +5,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from stoker_builder.accuracy.evaluate import Answering, Answers, answer_all
+from stoker_builder.accuracy.storage import from_arrays, to_arrays
 from stoker_builder.bench import Bench
+from stoker_builder.cache import digest_of_file, identity_of
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import FP32
+from stoker_builder.data import Sample, content_digest
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.engines import EngineRunner, runner_at
 from stoker_builder.kernels.places import Place, native
 from stoker_builder.latency.candidates import TorchRoutes, time_candidates
+from stoker_builder.latency.storage import from_arrays as timings_from_arrays
+from stoker_builder.latency.storage import to_arrays as timings_to_arrays
 from stoker_builder.latency.torch_routes import ROUTES
 from stoker_builder.progress import Progress
 from stoker_builder.screening import finalists
@@ -68,16 +73,47 @@ def _answer_at(  # noqa: PLR0913, PLR0917  who answers what, where, and how it i
     progress: Progress,
 ) -> dict[str, Answers]:
     title = title if place == native() else f"{title}, {place.name}"
+    keys = {c.name: _answers_key(bench, place, c, part) for c in (REFERENCE, *candidates)}
+    known = {name: bench.cache.arrays(key) for name, key in keys.items()}
+    found = {name: from_arrays(arrays) for name, arrays in known.items() if arrays is not None}
+    missing = [c for c in candidates if c != REFERENCE and c.name not in found]
+    if missing or REFERENCE.name not in found:
+        asked = _ask(bench, place, missing, part, title, progress)
+        for name, answers in asked.items():
+            bench.cache.keep_arrays(keys[name], to_arrays(answers))
+        found |= asked
+    return found
+
+
+def _answers_key(bench: Bench, place: Place, candidate: Candidate, part: Part) -> str:
+    return bench.cache.key(
+        "answers",
+        file=digest_of_file(bench.files[candidate.recipe]),
+        session=candidate.session.to_object(),
+        reference=digest_of_file(bench.files[FP32]),
+        place=place.name,
+        samples=part.identity,
+        metric=identity_of(bench.metric),
+    )
+
+
+def _ask(  # noqa: PLR0913, PLR0917  as above
+    bench: Bench,
+    place: Place,
+    candidates: Sequence[Candidate],
+    part: Part,
+    title: str,
+    progress: Progress,
+) -> dict[str, Answers]:
     threads = {"intra_op_threads": min(os.cpu_count() or 1, _MAX_THREADS)}
     reference = EngineRunner(bench.files[FP32], REFERENCE.session.model_copy(update=threads))
     with ExitStack() as stack:
         # what answers are compared with comes first, and is the same everywhere
         runners: dict[str, Answering] = {REFERENCE.name: reference}
         for c in candidates:
-            if c != REFERENCE:
-                session = c.session.model_copy(update=threads)
-                path = bench.files[c.recipe]
-                runners[c.name] = runner_at(place, path, session, bench.example, stack)
+            session = c.session.model_copy(update=threads)
+            path = bench.files[c.recipe]
+            runners[c.name] = runner_at(place, path, session, bench.example, stack)
         stage = stack.enter_context(bench.stage(progress, title, len(part)))
         return answer_all(runners, part, bench.metric, advance=stage.advance)
 
@@ -108,6 +144,11 @@ def _is_worth_timing(bench: Bench, candidate: Candidate, answered: bool) -> bool
 
 
 def _time_at(bench: Bench, place: Place, candidates: list[Candidate], progress: Progress) -> None:
+    key = _timings_key(bench, place, candidates)
+    known = bench.cache.arrays(key)
+    if known is not None:
+        bench.timings[place] = timings_from_arrays(known)
+        return
     title = "measure latency, interleaved"
     title = title if place == native() else f"{title}, {place.name}"
     with bench.stage(progress, title, 1.0) as stage:
@@ -132,3 +173,20 @@ def _time_at(bench: Bench, place: Place, candidates: list[Candidate], progress: 
             unoptimised=bench.request.baselines and place == native(),
             progress=advance,
         )
+    bench.cache.keep_arrays(key, timings_to_arrays(bench.timings[place]))
+
+
+def _timings_key(bench: Bench, place: Place, candidates: Sequence[Candidate]) -> str:
+    torch, machine = bench.source.torch, bench.machine
+    return bench.cache.key(
+        "timings",
+        files={c.name: digest_of_file(bench.files[c.recipe]) for c in candidates},
+        sessions={c.name: c.session.to_object() for c in candidates},
+        eager=[torch.factory, bench.source.digest] if torch else None,
+        routes=bench.request.torch_routes,
+        baselines=bench.request.baselines,
+        seconds=bench.request.latency_s,
+        inputs=content_digest(Sample(bench.example, None, "")),
+        place=place.name,
+        machine=[machine.cpu_model, machine.cores, machine.isa, machine.kernel],
+    )

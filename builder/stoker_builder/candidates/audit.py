@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import onnx
 
@@ -74,6 +74,13 @@ class Audit:
     float_nodes: tuple[FloatNode, ...]
     uncounted: tuple[str, ...]
     transposes: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "Audit":
+        """Read what ``dataclasses.asdict`` wrote as JSON."""
+        floats = tuple(FloatNode(**node) for node in told["float_nodes"])
+        rest = tuple(told["uncounted"])
+        return cls(told["quantised_macs"], floats, rest, told["transposes"])
 
     @property
     def float_macs(self) -> int:

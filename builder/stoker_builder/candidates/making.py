@@ -1,14 +1,21 @@
 """From recipes to files, and what each runtime makes of each file."""
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stoker_builder.bench import Bench
+from stoker_builder.cache import digest_of_file
 from stoker_builder.candidates.audit import Audit, audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import GIVEN, RECIPES
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.progress import Progress
 from stoker_contract.target import Runtime
+
+if TYPE_CHECKING:
+    from stoker_builder.candidates.quantise import Quantiser
 
 
 def make_files(bench: Bench, progress: Progress) -> None:
@@ -32,12 +39,27 @@ def make_files(bench: Bench, progress: Progress) -> None:
     with bench.stage(progress, "calibrate and quantise", total) as stage:
         for name in names:
             try:
-                bench.files[name] = quantiser.make(RECIPES[name], stage.advance)
+                bench.files[name] = _made(bench, quantiser, name, stage.advance)
             except BuildError as error:
                 if error.code is not BuildCode.QUANTISE:
                     raise
                 bench.failures[name] = error.detail
             stage.advance()
+
+
+def _made(bench: Bench, quantiser: "Quantiser", name: str, advance: Callable[[], object]) -> Path:
+    recipe = RECIPES[name]
+    key = bench.cache.key(
+        "quantised",
+        source=digest_of_file(bench.source.path),
+        calibration=None if recipe.dynamic else bench.split.calibration.identity,
+        recipe=asdict(recipe),
+    )
+    path = bench.scratch / f"{name}.onnx"
+    if not bench.cache.file(key, path):
+        path = quantiser.make(recipe, advance)
+        bench.cache.keep_file(key, path)
+    return path
 
 
 def operators_in(path: Path) -> frozenset[str]:
@@ -73,7 +95,17 @@ def audit_candidates(bench: Bench, progress: Progress) -> None:
 
 
 def _audit(bench: Bench, candidate: Candidate) -> Audit:
-    found = _audit_all(bench, candidate)
+    key = bench.cache.key(
+        "audit",
+        file=digest_of_file(bench.files[candidate.recipe]),
+        session=candidate.session.to_object(),
+        inputs={name: array.shape for name, array in bench.example.items()},
+        isa=bench.machine.isa,
+    )
+    known = bench.cache.value(key)
+    found = Audit.of(known) if known is not None else _audit_all(bench, candidate)
+    if known is None:
+        bench.cache.keep_value(key, asdict(found))
     recipe = RECIPES.get(candidate.recipe)
     return found if recipe is None or recipe.operators is None else found.among(recipe.operators)
 

@@ -2,12 +2,15 @@
 
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stoker_builder.accuracy.evaluate import Answering, Answers, score_all
 from stoker_builder.accuracy.golden import Arrays, GoldenSet
+from stoker_builder.cache import Cache, digest_of_file
+from stoker_builder.data import Sample, content_digest
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.isa import IsaRunner
 from stoker_builder.metrics import Metric
@@ -26,11 +29,17 @@ class Emulator:
 
     Attributes:
         left_s: what is left of the budget.
+        budget_s: what there was of it.
     """
 
     target: TargetSpec
     left_s: float
     progress: Progress
+    cache: Cache = field(default_factory=lambda: Cache(None))
+    budget_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.budget_s = self.left_s
 
     @property
     def unavailable(self) -> str | None:
@@ -51,7 +60,8 @@ class Emulator:
         Raises:
             BuildError: ``MEASURE``, when FP32 is another model on that instruction set.
         """
-        outputs, kernels = self._run(path, golden.inputs, "golden set", len(golden))
+        digests = [content_digest(Sample(inputs, None, "")) for inputs in golden.inputs]
+        outputs, kernels = self._run(path, golden.inputs, "golden set", digests)
         if not outputs:
             return golden, None
         wider = golden.observed_elsewhere(outputs, precision)
@@ -76,7 +86,7 @@ class Emulator:
             The answers and whose kernels gave them; None when there was no time for any.
         """
         inputs = (part[position].inputs for position in range(len(part)))
-        outputs, kernels = self._run(path, inputs, path.stem, len(part))
+        outputs, kernels = self._run(path, inputs, path.stem, part.digests)
         if not outputs:
             return None
         answers = score_all(outputs, reference, part, metric)
@@ -87,14 +97,23 @@ class Emulator:
         return IsaRunner(self.target.target, time_budget_s=self.left_s, jobs=cores)
 
     def _run(
-        self, path: Path, inputs: Iterator[Arrays] | tuple[Arrays, ...], what: str, total: int
+        self, path: Path, inputs: Iterable[Arrays], what: str, digests: Sequence[str]
     ) -> tuple[tuple[Arrays, ...], str]:
         if self.unavailable is not None:
             return (), ""
         runner = self._runner()
+        key = self.cache.key(
+            "emulated",
+            file=digest_of_file(path),
+            on=runner.certified_on,
+            samples=list(digests),
+            budget_s=self.budget_s,
+        )
+        if (known := self.cache.arrays(key)) is not None:
+            return _divided(known), runner.certified_on or ""
         began = time.monotonic()
         title = f"{what}, emulated (up to {self.left_s:.0f} s)"
-        with self.progress.stage(title, total) as stage:
+        with self.progress.stage(title, len(digests)) as stage:
             try:
                 run = runner.run(path, inputs, progress=lambda _count: stage.advance())
             except BuildError as error:
@@ -103,4 +122,21 @@ class Emulator:
                 self.left_s = 0.0
                 return (), ""
         self.left_s -= time.monotonic() - began
+        self.cache.keep_arrays(key, _joined(run.outputs))
         return run.outputs, runner.certified_on or ""
+
+
+def _joined(outputs: Sequence[Arrays]) -> Arrays:
+    return {
+        f"{position} {name}": array
+        for position, answer in enumerate(outputs)
+        for name, array in answer.items()
+    }
+
+
+def _divided(arrays: Arrays) -> tuple[Arrays, ...]:
+    answers: dict[int, dict[str, Any]] = {}
+    for key, array in arrays.items():
+        position, _, name = key.partition(" ")
+        answers.setdefault(int(position), {})[name] = array
+    return tuple(answers[position] for position in sorted(answers))

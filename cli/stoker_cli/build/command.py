@@ -73,6 +73,10 @@ _Targets = Annotated[str, typer.Option(help="comma-separated", metavar="NAMES")]
 _Runtimes = Annotated[
     str, typer.Option(help="that the devices may have, comma-separated", metavar="NAMES")
 ]
+_Cache = Annotated[
+    Path | None,
+    typer.Option(help="keeps what builds found out; ~/.cache/stoker/builds", metavar="FOLDER"),
+]
 _Output = Annotated[Path, typer.Option(help="the release folder to write", metavar="FOLDER")]
 _Counter = Annotated[int, typer.Option(help="rises with every release of this model", min=1)]
 _MinCounter = Annotated[
@@ -142,10 +146,13 @@ def build(  # noqa: PLR0913  one parameter per option
     unsafe_skip_gates: Annotated[
         bool, typer.Option("--unsafe-skip-gates", help="ship INT8 unjudged, for development")
     ] = False,
+    cache: _Cache = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="find out everything again")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Make a release from a PyTorch or ONNX model: quantise, gate, measure, select."""
     from stoker_builder import request as defaults  # noqa: PLC0415  --help should not pay for it
+    from stoker_builder.cache import default_folder  # noqa: PLC0415
     from stoker_builder.models.source import Terms  # noqa: PLC0415
 
     request = defaults.BuildRequest(
@@ -176,6 +183,7 @@ def build(  # noqa: PLR0913  one parameter per option
         ),
         unsafe_skip_gates=unsafe_skip_gates,
         profile=profile,
+        cache=None if no_cache else cache or default_folder(),
     )
     from stoker_builder.pipeline import build as run_build  # noqa: PLC0415  imports onnx and more
     from stoker_cli.build.bars import Bars  # noqa: PLC0415  imports rich
