@@ -16,6 +16,8 @@ from stoker_cli.demo.promises import Scorecard
 SUITES: Final = ("bullseye", "bookworm", "trixie")
 PACKAGES: Final = ("systemd", "systemd-sysv", "dbus")
 MAX_EXPOSURE: Final = 2.0
+FIRST_THAT_SCORES: Final = 250
+"""The first systemd whose ``security`` looks at a file, with ``--offline``."""
 # What a unit starts has to exist; what it is does not matter here.
 PROGRAM: Final = re.compile(r"^(Exec\w+)=/\S+", re.MULTILINE)
 
@@ -34,8 +36,10 @@ def _look(narrator: Narrator, roots: dict[str, Path]) -> int:
         version = _inside(root, "/mnt", "systemctl", "--version").stdout.split()[1]
         narrator.step(f"{suite}, systemd {version}")
         for unit, complaints, exposure in _looked_at(root):
-            held = not complaints and (exposure is None or exposure <= MAX_EXPOSURE)
-            measured = "not scored" if exposure is None else f"exposure {exposure}"
+            scores = unit.endswith(".service") and int(version) >= FIRST_THAT_SCORES
+            confined = exposure is not None and exposure <= MAX_EXPOSURE
+            held = not complaints and (confined or not scores)
+            measured = f"exposure {exposure}" if scores else "understood"
             text = f"systemd {version} understands {unit}"
             narrator.promise(scorecard.add(text, complaints or measured, held=held))
     narrator.summary(scorecard, time.monotonic() - began_s)
@@ -60,7 +64,7 @@ def _looked_at(root: Path) -> list[tuple[str, str, float | None]]:
 def _exposure(root: Path, units: str, place: str) -> float | None:
     told = _inside(root, units, "systemd-analyze", "security", "--offline=true", place)
     score = re.search(r"Overall exposure level for \S+: ([\d.]+)", told.stdout)
-    return float(score[1]) if score else None  # before systemd 250 there is no --offline
+    return float(score[1]) if score else None
 
 
 def _inside(root: Path, units: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -68,6 +72,7 @@ def _inside(root: Path, units: str, *command: str) -> subprocess.CompletedProces
     return subprocess.run(
         [
             *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--read-only", "--pipe"),
+            "--setenv=SYSTEMD_COLORS=0",
             *(f"--directory={root}", f"--bind-ro={units}:/mnt", "--", *command),
         ],
         capture_output=True,
