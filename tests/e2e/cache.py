@@ -4,14 +4,14 @@ import fcntl
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 CHECKOUT: Final = Path(__file__).parents[2]
 CACHE: Final = Path("/var/cache/stoker-e2e")
-_KEPT_S: Final = 7 * 86_400
+_KEPT: Final = 3
+"""Of each name: another run may still use one that is not the newest."""
 
 
 def cached(name: str, recipe: bytes, make: Callable[[Path], None]) -> Path:
@@ -26,15 +26,15 @@ def cached(name: str, recipe: bytes, make: Callable[[Path], None]) -> Path:
             make(making)
             os.sync()
             making.rename(folder)
-        os.utime(folder)  # keeps it from being taken for forgotten
+        os.utime(folder)
         _forget_old(name)
     return folder
 
 
 def _forget_old(name: str) -> None:
-    for folder in CACHE.glob(f"{name}-*"):
-        if time.time() - folder.stat().st_mtime > _KEPT_S:
-            shutil.rmtree(folder)
+    found = sorted(CACHE.glob(f"{name}-*"), key=lambda folder: folder.stat().st_mtime)
+    for folder in found[:-_KEPT]:
+        shutil.rmtree(folder)
 
 
 def content_of(*names: str) -> bytes:
