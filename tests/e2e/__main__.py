@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lambda pid: _announce(pid, folder),
         )
     finally:
-        cgroups.remove()
+        cgroups.remove(folder.name)
         RUNNING.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-GROUP: Final = "stoker-e2e"
+PREFIX: Final = "stoker-e2e-"
 # Not delegated by systemd, and limits of the machine rather than of a service.
 _LEFT_ALONE: Final = {"cpuset", "hugetlb", "rdma", "misc", "net_cls", "net_prio", "perf_event"}
 
@@ -20,9 +20,9 @@ class Hierarchy:
     mounted: Path
     group: str
 
-    def child(self, name: str) -> Path:
-        """The folder of a group below ours."""
-        return self.mounted / self.group.lstrip("/") / GROUP / name
+    def child(self, run: str, name: str = "") -> Path:
+        """The folder of a group below ours: that of a run, or of a node in it."""
+        return self.mounted / self.group.lstrip("/") / f"{PREFIX}{run}" / name
 
 
 def hierarchies() -> list[Hierarchy]:
@@ -50,18 +50,18 @@ def _mounts() -> Iterator[tuple[set[str], Path]]:
             yield set(options.split(",")) & (known - {""}), Path(before.split(" ")[4])
 
 
-def make(name: str) -> list[Path]:
+def make(run: str, name: str) -> list[Path]:
     """Make the groups of a node. Returns their folders."""
-    folders = [hierarchy.child(name) for hierarchy in hierarchies()]
+    folders = [hierarchy.child(run, name) for hierarchy in hierarchies()]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     return folders
 
 
-def remove() -> None:
-    """Remove every group that a run made and that no process is in."""
+def remove(run: str) -> None:
+    """Remove every group of a run; no process is left in them by now."""
     for hierarchy in hierarchies():
-        top = hierarchy.child("")
+        top = hierarchy.child(run)
         folders = [folder for folder in top.rglob("*") if folder.is_dir()]
         for folder in (*sorted(folders, reverse=True), top):
             try:

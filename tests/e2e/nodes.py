@@ -80,7 +80,7 @@ class Node:
 
     def switch_on(self) -> None:
         """Begin to boot."""
-        self._groups = cgroups.make(self.name)
+        self._groups = cgroups.make(self.folder.parent.name, self.name)
         with (self.folder / "console.log").open("ab") as console:
             self._host = subprocess.Popen(
                 [
