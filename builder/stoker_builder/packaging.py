@@ -1,7 +1,7 @@
 """From a judged table to a release folder: golden sets, memory, manifest, report."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -25,8 +25,9 @@ from stoker_builder.report.collect import report_of
 from stoker_builder.report.files import report_files
 from stoker_builder.rows import Mark, Row
 from stoker_builder.targets import TargetSpec
+from stoker_builder.tensorrt.targets import PlanTarget
 from stoker_contract.manifest import Artifact, Footprint, Latency, Manifest, Source
-from stoker_contract.target import ArtifactKind
+from stoker_contract.target import ArtifactKind, Runtime, runtime_of
 
 _MAX_USE_S = 1.0
 
@@ -40,12 +41,18 @@ class _Packed:
     golden: bytes
 
 
-def package(bench: Bench, tables: Iterable[tuple[Row, ...]], progress: Progress) -> BuildResult:
+def package(
+    bench: Bench,
+    tables: Iterable[tuple[Row, ...]],
+    plan_targets: Sequence[PlanTarget],
+    progress: Progress,
+) -> BuildResult:
     """Write the release.
 
     Args:
         bench: what was found out.
         tables: for each target of the request, in order, its rows; at least one of them ships.
+        plan_targets: what plans are compiled for, from the same source.
         progress: told about each step.
 
     Raises:
@@ -57,6 +64,9 @@ def package(bench: Bench, tables: Iterable[tuple[Row, ...]], progress: Progress)
         seen, entries = _pack_target(bench, target, table, progress)
         rows += seen
         packed += [(target.preference, entry) for entry in entries]
+    more, plans = _plans(bench, plan_targets, [entry for _, entry in packed], progress)
+    rows += more
+    packed += plans
     # A device takes the first artifact it can run, whatever order the targets were asked for in.
     packed.sort(key=lambda entry: -entry[0])
     manifest = _manifest(bench, [entry.artifact for _, entry in packed])
@@ -95,7 +105,9 @@ def _look_inside(bench: Bench, rows: Iterable[Row], progress: Progress) -> list[
     here = [
         row
         for row in rows
-        if row.rank == 1 and place_for(targets[row.target], row.candidate.runtime) == native()
+        if row.rank == 1
+        and row.target in targets
+        and place_for(targets[row.target], row.candidate.runtime) == native()
     ]
     before = Version(REFERENCE.name, bench.files[FP32], REFERENCE.session)
     seconds = min(request.latency_s, _MAX_USE_S)
@@ -111,6 +123,35 @@ def _look_inside(bench: Bench, rows: Iterable[Row], progress: Progress) -> list[
                 insides.append(found)
             at.advance()
     return insides
+
+
+def _plans(
+    bench: Bench,
+    targets: Sequence[PlanTarget],
+    portable: Sequence[_Packed],
+    progress: Progress,
+) -> tuple[list[Row], list[tuple[int, _Packed]]]:
+    if not targets:
+        return [], []
+    from stoker_builder.tensorrt.releasing import PlanMaker  # noqa: PLC0415  imports onnx
+
+    maker = PlanMaker(bench, progress)
+    rows: list[Row] = []
+    packed = []
+    for target in targets:
+        digests = [
+            entry.artifact.digest
+            for entry in portable
+            if entry.artifact.target.arch == target.target.arch
+            and runtime_of(entry.artifact.kind, entry.artifact.session.runtime)
+            is Runtime.ONNXRUNTIME
+        ]
+        table = maker.table(target, digests)
+        rows += table.rows
+        if table.entry is not None:
+            made = table.entry
+            packed.append((target.preference, _Packed(made.artifact, made.path, made.golden)))
+    return rows, packed
 
 
 def _pack_target(

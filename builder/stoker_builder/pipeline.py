@@ -3,6 +3,7 @@
 import tempfile
 import time
 from pathlib import Path
+from typing import Final
 
 from stoker_builder import trials
 from stoker_builder.accuracy.evaluate import metric_of
@@ -20,6 +21,10 @@ from stoker_builder.release import check_output
 from stoker_builder.request import BuildRequest
 from stoker_builder.split import split
 from stoker_builder.targets import TargetSpec, load_target
+from stoker_builder.tensorrt.targets import PlanTarget, check_compilable, plan_targets
+
+PORTABLE: Final = "x86-64-v3"
+"""What a release of plans alone falls back to."""
 
 
 def build(request: BuildRequest, progress: Progress) -> BuildResult:
@@ -29,7 +34,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         BuildError: something is wrong with what was given; nothing was written.
     """
     request.check()
-    targets = tuple(load_target(name) for name in request.targets)
+    targets, plans = _targets(request)
     check_output(request.output, f"{request.name}/{request.version}")
     with tempfile.TemporaryDirectory(prefix="stoker-build-") as folder:
         bench = _prepare(request, targets, Path(folder), progress)
@@ -39,7 +44,19 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         trials.time_all(bench, progress)
         trials.certify(bench, progress)
         tables = tuple(judge_target(bench, target) for target in targets)
-        return package(bench, tables, progress)
+        return package(bench, tables, plans, progress)
+
+
+def _targets(request: BuildRequest) -> tuple[tuple[TargetSpec, ...], tuple[PlanTarget, ...]]:
+    """The targets for ONNX files, and those for plans, each with something to fall back to."""
+    known = plan_targets()
+    plans = tuple(known[name] for name in request.targets if name in known)
+    for target in plans:
+        check_compilable(target)
+    names = [name for name in request.targets if name not in known]
+    if plans and not names:
+        names = [PORTABLE]
+    return tuple(load_target(name) for name in names), plans
 
 
 def _prepare(
