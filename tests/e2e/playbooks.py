@@ -84,7 +84,7 @@ class Playbooks:
                     *(CHECKOUT / "scripts/ansible", "ansible-playbook", "--inventory", inventory),
                     *("--extra-vars", json.dumps(variables), playbook, *options),
                 ],
-                env={**os.environ, **_ENVIRONMENT, "ANSIBLE_HOME": str(self._folder / "ansible")},
+                env={**os.environ, **_ENVIRONMENT, **self._places()},
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -93,6 +93,13 @@ class Playbooks:
                 check=False,
             )
         return read_recap(log.read_text())
+
+    def _places(self) -> dict[str, str]:
+        """Where Ansible keeps what is ours: two runs have nodes of the same name and address."""
+        return {
+            "ANSIBLE_HOME": str(self._folder / "ansible"),
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._folder / "cp"),
+        }
 
     def _inventory(self, wheels: Wheelhouses, devices: list[str]) -> dict[str, Any]:
         addresses = {node.name: {"ansible_host": node.address} for node in self._site.nodes}
