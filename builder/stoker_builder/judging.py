@@ -1,9 +1,11 @@
 """The table of one target: what is known about each candidate, and which of them ship."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from stoker_builder.accuracy.certify import judge, reference_accuracy
+from stoker_builder.accuracy.certify import Judged, judge, reference_accuracy
 from stoker_builder.accuracy.evaluate import Answers
+from stoker_builder.accuracy.risk import Risk
 from stoker_builder.bench import Bench
 from stoker_builder.candidates.audit import MIN_QUANTISED_SHARE, Audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
@@ -21,16 +23,46 @@ NOT_MEASURABLE = "not measurable here: run this build on a CPU without VNNI"
 def judge_target(bench: Bench, target: TargetSpec) -> tuple[Row, ...]:
     """Fill the rows of one target, as far as this machine can tell, and select."""
     candidates = bench.candidates(target)
-    judged = sum(
-        _answers(bench, place_for(target.target, c.runtime), c) is not None
-        for c in candidates
-        if c.precision is not Precision.FP32
-    )
-    rows = [_judge(bench, target, candidate, max(judged, 1)) for candidate in candidates]
+    verdicts = _verdicts(bench, target, candidates)
+    rows = [_filled(bench, target, candidate, verdicts.get(candidate)) for candidate in candidates]
     return select(rows, skip_gates=bench.request.unsafe_skip_gates)
 
 
-def _judge(bench: Bench, target: TargetSpec, candidate: Candidate, judged: int) -> Row:
+def _verdicts(
+    bench: Bench, target: TargetSpec, candidates: Sequence[Candidate]
+) -> dict[Candidate, Judged]:
+    """Judge whoever answered the certification samples, the favourite first."""
+    answered = {}
+    for candidate in candidates:
+        place = place_for(target.target, candidate.runtime)
+        answers = _answers(bench, place, candidate)
+        if candidate != REFERENCE and answers is not None:
+            answered[candidate] = answers, place
+    total = 1 - bench.request.confidence
+    chosen = [c for c in answered if c.precision is not Precision.FP32]
+    risk = Risk(total, max(len(chosen), 1))
+    verdicts = {}
+    for candidate in sorted(answered, key=lambda c: _screened_loss(bench, target, c)):
+        answers, place = answered[candidate]
+        verdicts[candidate] = judge(
+            bench.reference,
+            answers,
+            bench.metric,
+            bench.request,
+            # FP32 elsewhere is the same arithmetic: it was not picked from many for its luck
+            risk=risk if candidate in chosen else Risk(total, 1),
+            certified_on=place.name,
+        )
+    return verdicts
+
+
+def _screened_loss(bench: Bench, target: TargetSpec, candidate: Candidate) -> float:
+    """What a candidate lost on the selection samples; of equals the target's order decides."""
+    seen = screened(bench, target, candidate)
+    return seen.judged.accuracy.loss if seen is not None else 1.0
+
+
+def _filled(bench: Bench, target: TargetSpec, candidate: Candidate, judged: Judged | None) -> Row:
     place = place_for(target.target, candidate.runtime)
     row = _row(bench, target, candidate, place)
     if candidate == REFERENCE:
@@ -38,20 +70,10 @@ def _judge(bench: Bench, target: TargetSpec, candidate: Candidate, judged: int) 
         where = where if place == native() else f"{where}; not executed on {target.name}"
         accuracy = reference_accuracy(bench.reference, bench.metric, bench.request, where)
         return replace(row, mark=Mark.REFERENCE, accuracy=accuracy)
-    answers = _answers(bench, place, candidate)
-    if answers is None:
+    if judged is None:
         return _not_certified(bench, target, row, place)
-    result = judge(
-        bench.reference,
-        answers,
-        bench.metric,
-        bench.request,
-        # FP32 elsewhere is the same arithmetic: it was not picked from many for its luck
-        candidates=1 if candidate.precision is Precision.FP32 else judged,
-        certified_on=place.name,
-    )
-    mark = row.mark if row.mark is Mark.NOT_FUSED else result.mark
-    return replace(row, mark=mark, why=row.why or result.why, accuracy=result.accuracy)
+    mark = row.mark if row.mark is Mark.NOT_FUSED else judged.mark
+    return replace(row, mark=mark, why=row.why or judged.why, accuracy=judged.accuracy)
 
 
 def _not_certified(bench: Bench, target: TargetSpec, row: Row, place: Place) -> Row:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stoker_builder.accuracy.certify import judge
 from stoker_builder.accuracy.golden import GoldenSet, make_golden, ways
+from stoker_builder.accuracy.risk import Risk
 from stoker_builder.bench import Bench, BuildResult
 from stoker_builder.cache import digest_of_file
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
@@ -241,7 +242,7 @@ def _emulate_refused(bench: Bench, target: TargetSpec, row: Row, emulator: Emula
         answers,
         bench.metric,
         bench.request,
-        candidates=1,
+        risk=Risk(1 - bench.request.confidence, 1),
         certified_on=certified_on,
     )
     why = judged.why if judged.mark is Mark.FAIL else row.why

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from stoker_builder.accuracy.certify import Judged, judge
+from stoker_builder.accuracy.risk import Risk
 from stoker_builder.bench import Bench
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.kernels.places import Place, native, place_for
@@ -55,7 +56,7 @@ def screened(bench: Bench, target: TargetSpec, candidate: Candidate) -> Screened
         answers[candidate.name],
         bench.metric,
         bench.request,
-        candidates=1,
+        risk=Risk(1 - bench.request.confidence, 1),
         certified_on=SCREENED_ON,
     )
     pace = bench.timings.get(place, Timings({})).pace(candidate.name)

@@ -139,10 +139,8 @@ def split(
             samples, own = apart[name]
             parts[name] = _part(samples, own[:most], "kept apart by the data set")
         else:
-            count = min(most, max(1, int(len(rest) * share)))
-            by_digest = sorted(rest, key=lambda entry: entry[1])
-            parts[name] = _part(data.samples, by_digest[:count], "set aside by content hash")
-            rest = sorted(by_digest[count:])
+            chosen, rest = _set_aside(rest, min(most, max(1, int(len(rest) * share))))
+            parts[name] = _part(data.samples, chosen, "set aside by content hash")
     certification = _part(data.samples, _limit(rest, certification_samples), data.note)
     return Split(parts["calibration"], parts["selection"], certification, duplicates)
 
@@ -176,10 +174,14 @@ def _refuse_overlap(parts: dict[str, list[_Entry]]) -> None:
                 raise BuildError(BuildCode.CALIBRATION_OVERLAP, detail, hint)
 
 
+def _set_aside(entries: list[_Entry], count: int) -> tuple[list[_Entry], list[_Entry]]:
+    """The first so many in the order of their digests, and the others in their own order."""
+    by_digest = sorted(entries, key=lambda entry: entry[1])
+    return by_digest[:count], sorted(by_digest[count:])
+
+
 def _limit(entries: list[_Entry], count: int | None) -> list[_Entry]:
-    if count is None or count >= len(entries):
-        return entries
-    return sorted(sorted(entries, key=lambda entry: entry[1])[:count])
+    return entries if count is None else sorted(_set_aside(entries, count)[0])
 
 
 def _part(samples: Samples, entries: Sequence[_Entry], note: str) -> Part:

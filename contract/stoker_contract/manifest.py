@@ -129,12 +129,14 @@ class Accuracy(Document):
         basis: ``labels`` compares correctness on labelled samples, ``agreement``
             compares the answers with those of the FP32 reference.
         loss: how much worse the candidate is, as a fraction of ``span`` (0.01 is one point).
-        loss_bound: upper one-sided bound of the loss at ``confidence``.
+        loss_bound: upper one-sided bound of the loss; at ``confidence``, no lossy one of the
+            ``candidates`` passes.
         gate: ``bound`` asks the bound to be below the budget, ``point`` the loss itself.
         certified_on: whose kernels answered (``native avx512_vnni``, ``qemu-x86_64 Haswell``).
         span: the range of the metric: how far apart the best and the worst value can be.
         relative: the budget was given as a share of what FP32 reaches.
         candidates: how many were judged on these samples, and share the risk of an error.
+        slices: None where no slice of the data has enough samples to be looked at.
     """
 
     metric: ShortText

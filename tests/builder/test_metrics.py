@@ -22,7 +22,7 @@ from stoker_builder.metrics import (
     Table,
     Top1,
 )
-from stoker_builder.metrics.metric import checked, margin_of, rows_of
+from stoker_builder.metrics.metric import aggregated, checked, margin_of, rows_of
 from stoker_contract.manifest import DType, EngineIO, TensorSpec
 
 X = {"x": np.zeros((1, 1), np.float32)}
@@ -271,6 +271,40 @@ def test_labels_that_do_not_fit_are_refused(metric: Metric, label: object) -> No
         rows_of(metric, outputs([[1, 2, 3]]), outputs([[1, 2, 3]]), sample(label))
 
     assert caught.value.code is BuildCode.DATA_MISMATCH
+
+
+def test_rows_of_another_width_are_refused() -> None:
+    """What is kept of the samples has to fit below each other."""
+
+    class Ragged(Recall):
+        def score(self, given: Outputs, reference: Outputs, sample: Sample) -> Table:
+            del reference, sample
+            return np.ones(given["y0"].size)
+
+    scorer = Scorer(checked(Ragged()))
+    scorer.add(outputs([1, 2]), outputs([1]), sample())
+    with pytest.raises(BuildError) as caught:
+        scorer.add(outputs([1, 2, 3]), outputs([1]), sample())
+
+    assert caught.value.code is BuildCode.METRIC
+
+
+def test_an_answer_without_a_finite_one_to_compare_with_is_not_scored() -> None:
+    """NaN from FP32 itself is for the build to report, not for the metric."""
+    scorer = Scorer(OutputError())
+    scorer.add(outputs([1, 2]), outputs([1, float("nan")]), sample())
+
+    assert scorer.answers().finite.tolist() == [True]
+    assert scorer.answers().lengths.tolist() == [0]
+
+
+@pytest.mark.parametrize("table", [np.zeros((2, 2)), np.zeros((2, 3))])
+def test_a_value_that_can_not_be_had_is_refused(table: Table) -> None:
+    """An aggregate that raises, or divides by nothing, is the metric's fault, and said so."""
+    with pytest.raises(BuildError) as caught, np.errstate(invalid="ignore"):
+        aggregated(Recall(), table)  # type: ignore[arg-type]  # its basis is any text
+
+    assert caught.value.code is BuildCode.METRIC
 
 
 def test_an_answer_that_is_not_finite_is_not_scored() -> None:

@@ -121,6 +121,11 @@ def loops_over_its_shape() -> nn.Module:
     return solved(LoopsOverItsShape())
 
 
+def feature_map() -> nn.Module:
+    """A net that does not classify: its answer is a picture of 32 channels."""
+    return solved(TinyNet()).features[:6]
+
+
 def not_a_module() -> str:
     """A factory that gives something else."""
     return "not a module"

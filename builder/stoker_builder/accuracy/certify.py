@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from stoker_builder.accuracy.comparison import evidence_of, value_of
 from stoker_builder.accuracy.evaluate import Answers
 from stoker_builder.accuracy.gates import AccuracyVerdict, Verdict, accuracy_verdict
+from stoker_builder.accuracy.risk import Risk
 from stoker_builder.accuracy.slices import SliceLoss, slice_losses
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.metrics import Metric
@@ -30,17 +31,18 @@ def judge(  # noqa: PLR0913 - two files, their metric and what is asked of them
     metric: Metric,
     request: BuildRequest,
     *,
-    candidates: int,
+    risk: Risk,
     certified_on: str,
 ) -> Judged:
-    """Compare a candidate with the FP32 reference, sample by sample.
+    """Compare a candidate with the FP32 reference, sample by sample, and settle its risk.
 
     Args:
         reference: the answers of FP32 to the certification samples.
         candidate: the answers of the candidate to the first of them, or all.
         metric: what both were scored by.
         request: the budget and the kind of gate.
-        candidates: how many are judged on these samples, for this target.
+        risk: what is left of it for this target; the candidates are judged in an order that
+            the certification samples had no part in, the favourite first.
         certified_on: whose kernels answered.
 
     Raises:
@@ -52,8 +54,7 @@ def judge(  # noqa: PLR0913 - two files, their metric and what is asked of them
     verdict = accuracy_verdict(
         evidence_of(reference, candidate, metric, relative=share),
         budget=allowance if request.relative else request.budget,
-        confidence=request.confidence,
-        candidates=candidates,
+        alpha=risk.next_alpha,
         gate=request.gate,
         allowance=allowance,
     )
@@ -62,10 +63,10 @@ def judge(  # noqa: PLR0913 - two files, their metric and what is asked of them
         candidate,
         metric,
         budget=request.slice_budget,
-        confidence=request.confidence,
-        candidates=candidates,
+        alpha=risk.total / risk.candidates,
     )
     mark, why = _mark(verdict, slices, finite=bool(candidate.finite.all()))
+    risk.settle(passed=mark is Mark.PASS)
     if request.unsafe_skip_gates:
         mark = Mark.SKIPPED
     accuracy = reference_accuracy(reference, metric, request, certified_on).model_copy(
@@ -77,7 +78,7 @@ def judge(  # noqa: PLR0913 - two files, their metric and what is asked of them
             "budget": verdict.budget,
             "samples": verdict.samples,
             "gate": "skipped" if request.unsafe_skip_gates else request.gate,
-            "candidates": candidates,
+            "candidates": risk.candidates,
             "slices": _guard(slices, request),
         }
     )

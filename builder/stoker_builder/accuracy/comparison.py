@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from stoker_builder.accuracy.evaluate import Answers
 from stoker_builder.accuracy.evidence import Evidence, SampleLosses, SetLoss
 from stoker_builder.metrics import CorpusMetric, Metric
-from stoker_builder.metrics.metric import is_corpus
+from stoker_builder.metrics.metric import aggregated, is_corpus
 
 RESAMPLES: Final = 400  # the standard error is then known to within 4 %
 _SEED: Final = 20_220  # any number; the same data gives the same verdict on another day
@@ -18,7 +18,9 @@ def value_of(answers: Answers, metric: Metric) -> float:
     """The metric's value, in its own unit; 0 without samples."""
     if len(answers.table) == 0:
         return 0.0
-    return metric.aggregate(answers.table) if is_corpus(metric) else float(answers.table.mean())
+    if is_corpus(metric):
+        return aggregated(metric, answers.table)
+    return float(answers.table.mean())
 
 
 def evidence_of(
@@ -58,7 +60,7 @@ def _of_sets(
     rng = np.random.default_rng(_SEED)
 
     def loss(chosen: NDArray[np.integer]) -> float:
-        values = [metric.aggregate(answers.rows(chosen)) for answers in (reference, candidate)]
+        values = [aggregated(metric, answers.rows(chosen)) for answers in (reference, candidate)]
         before, after = np.array(values)
         return float(_loss(before, after, metric, relative))
 

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stoker_builder.data import DataSet, Sample
+from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.metrics import Metric, OutputError, Outputs, Top1
 from stoker_builder.metrics.metric import Table, checked, is_classifier, margin_of, rows_of
 from stoker_builder.split import Part
 from stoker_contract.manifest import EngineIO
+
+_NO_ROWS: Final = np.empty((0, 1))
 
 
 class Answering(Protocol):
@@ -87,24 +90,29 @@ class Scorer:
             BuildError: ``METRIC``, ``LABEL_RANGE`` or ``DATA_MISMATCH``.
         """
         fine = is_finite(outputs)
+        comparable = fine and (outputs is reference or is_finite(reference))
         self._finite.append(fine)
-        self._rows.append(
-            rows_of(self.metric, outputs, reference, sample) if fine else np.empty((0, 1))
-        )
+        self._rows.append(self._scored(outputs, reference, sample) if comparable else _NO_ROWS)
         self._margin.append(margin_of(self.metric, outputs) if fine else 0.0)
         self._groups.append(group_of(sample, self.metric))
 
     def answers(self) -> Answers:
         """What was collected so far."""
-        width = max((row.shape[1] for row in self._rows if len(row)), default=1)
-        kept = [row if len(row) else np.empty((0, width)) for row in self._rows]
         return Answers(
-            np.concatenate([np.empty((0, width)), *kept]),
-            np.array([len(row) for row in kept], dtype=np.int64),
+            np.concatenate([rows for rows in self._rows if len(rows)] or [_NO_ROWS]),
+            np.array([len(rows) for rows in self._rows], dtype=np.int64),
             np.array(self._margin, dtype=np.float64),
             np.array(self._finite, dtype=np.bool_),
             tuple(self._groups),
         )
+
+    def _scored(self, outputs: Outputs, reference: Outputs, sample: Sample) -> Table:
+        rows = rows_of(self.metric, outputs, reference, sample)
+        first = next((before for before in self._rows if len(before)), rows)
+        if len(rows) and rows.shape[1] != first.shape[1]:
+            detail = f"sample {sample.key} scores {rows.shape[1]} numbers, another {first.shape[1]}"
+            raise BuildError(BuildCode.METRIC, detail, "keep rows of one width for every sample")
+        return rows
 
 
 def metric_of(data: DataSet, io: EngineIO) -> Metric:

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 
 WORST: Final = 1.0  # what one sample can lose, in spans
-_TINY: Final = 1e-12
-_STEPS: Final = 60  # of a bisection: to the last bit
+_TINY: Final = 1e-10
+_STEPS: Final = 50  # at most, to halve an interval to nothing
+_FINE: Final = 1e-7  # of a bound: a hundred thousandth of a point
 
 
 class Evidence(Protocol):
@@ -123,9 +124,15 @@ class SetLoss:
 def critical(alpha: float) -> float:
     """How many standard errors are enough, to be wrong with probability ``alpha`` at most.
 
-    The normal quantile; but never less than makes the answer exact for samples among which no
-    difference was seen, where ``n`` of them exclude a loss of ``-log(alpha) / n``.
+    The normal quantile; but never less than makes samples without any difference count as in
+    an exact test, where ``n`` of them exclude a loss of ``-log(alpha) / n``.
+
+    Raises:
+        ValueError: ``alpha`` would void the answer.
     """
+    if not 0 < alpha <= 0.5:  # noqa: PLR2004  a coin would do as well
+        msg = f"alpha is {alpha}; it must be above 0 and at most 0.5"
+        raise ValueError(msg)
     return max(NormalDist().inv_cdf(1 - alpha), math.sqrt(-math.log(alpha)))
 
 
@@ -135,7 +142,7 @@ def bounds(evidence: Evidence, alpha: float) -> tuple[float, float]:
 
     def edge(*, up: bool) -> float:
         inside, outside = evidence.loss, WORST if up else -WORST
-        for _ in range(_STEPS):
+        while abs(outside - inside) > _FINE:
             middle = (inside + outside) / 2
             sure = evidence.below(middle) if up else evidence.above(middle)
             inside, outside = (inside, middle) if sure > enough else (middle, outside)
@@ -157,13 +164,24 @@ def _standard_errors(gaps: Numbers, counts: NDArray[np.int64], room: float) -> f
     gap = float(shares @ gaps)
     if gap <= 0 or room <= 0:
         return 0.0
-    # the weights are shares / (1 + tilt * gaps), as near to the shares as a mean of 0 allows
-    low, high = 0.0, (1 - _TINY) / room
-    for _ in range(_STEPS):
-        tilt = (low + high) / 2
-        falling = float(shares @ (gaps / (1 + tilt * gaps)))
-        low, high = (tilt, high) if falling > 0 else (low, tilt)
-    weights = shares / (1 + low * gaps)
+    weights = shares / (1 + _tilt(shares, gaps, room) * gaps)
     unseen = max(1 - float(weights.sum()), 0.0)
     variance = float(weights @ np.square(gaps)) + unseen * room**2
     return gap * math.sqrt(total / variance)
+
+
+def _tilt(shares: Numbers, gaps: Numbers, room: float) -> float:
+    """Make ``shares / (1 + tilt * gaps)`` as near to the shares as a mean of 0 allows."""
+    low, high = 0.0, (1 - _TINY) / room
+    tilt = 0.0
+    for _ in range(_STEPS):
+        pull = gaps / (1 + tilt * gaps)
+        excess = float(shares @ pull)
+        low, high = (tilt, high) if excess > 0 else (low, tilt)
+        # Newton's step where it stays inside, else the middle
+        step = tilt + excess / float(shares @ np.square(pull))
+        step = step if low < step < high else (low + high) / 2
+        if abs(step - tilt) <= _TINY * high:
+            break
+        tilt = step
+    return tilt

@@ -4,9 +4,8 @@ Rule 1: only PASS ships. INCONCLUSIVE says what would decide, it never counts as
 Rule 2: this module does no I/O and draws no random numbers.
 
 The comparison is paired: each sample is answered by both models. How sure the loss is says
-:mod:`stoker_builder.accuracy.evidence`. The risk of being wrong is divided among the
-candidates that are judged on the same samples (Bonferroni; Holm would certify candidates that
-come second, of which none ships).
+:mod:`stoker_builder.accuracy.evidence`; how much each candidate may risk to pass wrongly says
+:mod:`stoker_builder.accuracy.risk`.
 """
 
 import math
@@ -19,7 +18,6 @@ from stoker_builder.accuracy.evidence import Evidence, bounds, critical
 GateKind = Literal["bound", "point"]
 
 _MAX_ADVICE: Final = 10_000_000  # beyond this, "more samples" is no advice
-_MIN_CONFIDENCE: Final = 0.5
 
 
 class Verdict(StrEnum):
@@ -36,8 +34,7 @@ class AccuracyVerdict:
 
     Attributes:
         loss: how much worse the candidate is, in spans of the metric.
-        loss_bound: upper one-sided bound of the loss at ``confidence``, shared among
-            ``candidates``, so that trying many does not make one pass by luck.
+        loss_bound: upper one-sided bound of the loss, too low with probability ``alpha``.
         loss_lower: the lower one-sided bound, likewise.
         more_samples: about how many more samples would settle it, if the loss seen so far
             is the true one; None when it is settled, or when no reasonable number would.
@@ -48,8 +45,7 @@ class AccuracyVerdict:
     loss_bound: float
     loss_lower: float
     budget: float
-    confidence: float
-    candidates: int
+    alpha: float
     gate: GateKind
     samples: int
     more_samples: int | None = None
@@ -66,7 +62,7 @@ class AccuracyVerdict:
             return "no samples: a gate without data fails; give it a certification set"
         seen = (
             f"loss {points(self.loss)} on {self.samples} samples "
-            f"({self.confidence:.0%} bound {points(self.loss_bound)})"
+            f"({100 * (1 - self.alpha):.3g} % bound {points(self.loss_bound)})"
         )
         match self.verdict:
             case Verdict.PASS:
@@ -82,12 +78,11 @@ class AccuracyVerdict:
                 return f"{seen}, not settled against {points(self.budget)}: {advice}"
 
 
-def accuracy_verdict(  # noqa: PLR0913 - the evidence and the gate's named settings
+def accuracy_verdict(
     evidence: Evidence | None,
     *,
     budget: float = 0.01,
-    confidence: float = 0.95,
-    candidates: int = 1,
+    alpha: float = 0.05,
     gate: GateKind = "bound",
     allowance: float = 0.0,
 ) -> AccuracyVerdict:
@@ -100,19 +95,19 @@ def accuracy_verdict(  # noqa: PLR0913 - the evidence and the gate's named setti
     Args:
         evidence: the losses; None without samples.
         budget: the largest acceptable loss, as a fraction.
-        confidence: of each one-sided bound.
-        candidates: how many candidates are judged on these samples.
+        alpha: the risk of a wrong answer that this candidate may take.
         gate: which figure is held against the budget.
         allowance: what the evidence has already been relieved of, for a budget that is
             relative to what the reference reaches: it is in the budget and in the losses
             reported, not in the comparison.
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: budget or ``alpha`` is out of range.
     """
-    _check(budget=budget, confidence=confidence, candidates=candidates)
+    if not 0 <= budget < 1:
+        msg = f"budget is {budget}; it is a fraction between 0 and 1 (0.01 is one point)"
+        raise ValueError(msg)
     limit = budget - allowance
-    alpha = (1 - confidence) / candidates
     verdict, loss, lower, upper, more = Verdict.FAIL, 1.0, -1.0, 1.0, None
     if evidence is not None:
         loss = evidence.loss + allowance
@@ -126,8 +121,7 @@ def accuracy_verdict(  # noqa: PLR0913 - the evidence and the gate's named setti
         loss_bound=min(upper, 1.0),
         loss_lower=max(lower, -1.0),
         budget=budget,
-        confidence=confidence,
-        candidates=candidates,
+        alpha=alpha,
         gate=gate,
         samples=evidence.samples if evidence is not None else 0,
         more_samples=more,
@@ -156,15 +150,3 @@ def _decide(evidence: Evidence, limit: float, *, alpha: float, gate: GateKind) -
     if evidence.below(limit) > enough:
         return Verdict.PASS
     return Verdict.FAIL if evidence.above(limit) > enough else Verdict.INCONCLUSIVE
-
-
-def _check(*, budget: float, confidence: float, candidates: int) -> None:
-    if not 0 <= budget < 1:
-        msg = f"budget is {budget}; it is a fraction between 0 and 1 (0.01 is one point)"
-        raise ValueError(msg)
-    if not _MIN_CONFIDENCE <= confidence < 1:
-        msg = f"confidence is {confidence}; it must be at least 0.5 and below 1"
-        raise ValueError(msg)
-    if candidates < 1:
-        msg = f"candidates is {candidates}; at least one is being judged"
-        raise ValueError(msg)

@@ -42,14 +42,13 @@ class SliceLoss:
         return f"it loses {points(self.loss)} on the {self.samples} samples of {self.name}"
 
 
-def slice_losses(  # noqa: PLR0913 - two files and the guard's named settings
+def slice_losses(
     reference: Answers,
     candidate: Answers,
     metric: Metric,
     *,
     budget: float,
-    confidence: float = 0.95,
-    candidates: int = 1,
+    alpha: float = 0.05,
 ) -> tuple[SliceLoss, ...]:
     """Look at every slice with enough samples, the largest loss first.
 
@@ -58,13 +57,12 @@ def slice_losses(  # noqa: PLR0913 - two files and the guard's named settings
         candidate: the candidate's, to the same samples.
         metric: what both were scored by.
         budget: what a slice may lose, in spans of the metric.
-        confidence: that nothing is refused which loses less.
-        candidates: how many candidates are judged on these samples.
+        alpha: the risk of refusing a candidate that loses less in every slice.
     """
     names = large_slices(reference.groups)
     if not names:
         return ()
-    enough = critical((1 - confidence) / (candidates * len(names)))
+    enough = critical(alpha / len(names))
     groups = np.array(reference.groups)
     found = []
     for name in names:

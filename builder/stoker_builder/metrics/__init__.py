@@ -20,12 +20,13 @@ list; there is nothing to inherit from.
 from stoker_builder.metrics.classification import MultiLabel, Top1
 from stoker_builder.metrics.detection import Boxes, BoxPrecision
 from stoker_builder.metrics.embedding import Cosine, Head
-from stoker_builder.metrics.metric import CorpusMetric, Metric, Outputs, SampleMetric, Table
+from stoker_builder.metrics.metric import Basis, CorpusMetric, Metric, Outputs, SampleMetric, Table
 from stoker_builder.metrics.regression import AbsoluteError, OutputError
 from stoker_builder.metrics.sequence import SequenceMatch
 
 __all__ = [
     "AbsoluteError",
+    "Basis",
     "BoxPrecision",
     "Boxes",
     "CorpusMetric",

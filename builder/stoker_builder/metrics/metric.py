@@ -4,7 +4,8 @@ A sample is scored once for each candidate, and only its score is kept: outputs 
 The reference's outputs to the same sample are at hand, for metrics that compare answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
@@ -116,13 +117,8 @@ def rows_of(metric: Metric, outputs: Outputs, reference: Outputs, sample: Sample
         BuildError: ``METRIC``, or what a metric of ours raises (``DATA_MISMATCH``,
             ``LABEL_RANGE``).
     """
-    try:
+    with _users_code(f"scoring sample {sample.key}"):
         score = np.asarray(metric.score(outputs, reference, sample), dtype=np.float64)
-    except BuildError:
-        raise
-    except Exception as error:  # not our code
-        detail = f"scoring sample {sample.key} raised {type(error).__name__}: {error}"
-        raise BuildError(BuildCode.METRIC, detail, "call the metric alone in Python") from error
     if is_corpus(metric):
         rows = score if score.ndim == 2 else score.reshape(1, -1)  # noqa: PLR2004  rows, columns
         fine = bool(np.isfinite(rows).all())
@@ -136,8 +132,41 @@ def rows_of(metric: Metric, outputs: Outputs, reference: Outputs, sample: Sample
 
 
 def margin_of(metric: Metric, outputs: Outputs) -> float:
-    """How close a call was; infinite when the metric can not tell."""
-    return float(metric.margin(outputs)) if isinstance(metric, HasMargin) else float("inf")
+    """How close a call was; infinite when the metric can not tell.
+
+    Raises:
+        BuildError: ``METRIC``.
+    """
+    if not isinstance(metric, HasMargin):
+        return float("inf")
+    with _users_code("the margin of an answer"):
+        return float(metric.margin(outputs))
+
+
+def aggregated(metric: CorpusMetric, table: Table) -> float:
+    """The value of some samples.
+
+    Raises:
+        BuildError: ``METRIC``.
+    """
+    with _users_code(f"aggregating {len(table)} rows"):
+        value = float(metric.aggregate(table))
+    if not np.isfinite(value):
+        detail = f"{metric.name} of {len(table)} rows is {value}"
+        raise BuildError(BuildCode.METRIC, detail, "give a number for any choice of samples")
+    return value
+
+
+@contextmanager
+def _users_code(what: str) -> Iterator[None]:
+    """Say which code of the user's raised."""
+    try:
+        yield
+    except BuildError:
+        raise
+    except Exception as error:  # not our code
+        detail = f"{what} raised {type(error).__name__}: {error}"
+        raise BuildError(BuildCode.METRIC, detail, "call the metric alone in Python") from error
 
 
 def pick(outputs: Outputs, name: str | None) -> NDArray[np.float64]:
