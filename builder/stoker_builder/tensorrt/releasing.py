@@ -16,6 +16,7 @@ import onnx
 from stoker_builder.accuracy.certify import judge
 from stoker_builder.accuracy.evaluate import Answers, answer_all
 from stoker_builder.accuracy.golden import make_golden, ways
+from stoker_builder.accuracy.risk import Risk
 from stoker_builder.bench import Bench
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.quantise import Quantiser
@@ -118,7 +119,8 @@ class PlanMaker:
             self._answered(candidate),
             self._bench.metric,
             self._bench.request,
-            candidates=1 if candidate.precision is Precision.FP32 else 2,
+            # FP16 and INT8 are judged side by side, neither of them chosen for its luck
+            risk=Risk((1 - self._bench.request.confidence) / 2, 1),
             certified_on=f"ONNX Runtime, {native().name}, same graph; no {target.name} was here",
         )
         why = judged.why
