@@ -228,7 +228,8 @@ def _accuracy(answers: Mapping[str, Answers], same: Mapping[str, Answers]) -> di
     """
     judged = {}
     for name in (SHIPPED, PER_TENSOR):
-        verdict = accuracy_verdict(evidence_of(answers[FP32], answers[name], Top1()), candidates=2)
+        evidence = evidence_of(answers[FP32], answers[name], Top1())
+        verdict = accuracy_verdict(evidence, alpha=0.05 / 2)
         judged[name] = {
             "verdict": verdict.verdict.value,
             "reference": value_of(answers[FP32], Top1()),

@@ -118,6 +118,10 @@ def check_artifact(fd: int, spec: EngineSpec) -> None:
         elif spec.kind is ArtifactKind.TENSORRT_PLAN:
             # a copy: an error that holds a view would keep the mapping from being closed
             _check_plan(bytes(view[:HEADER_BYTES]), spec)
+        else:
+            # whoever signed it: what no policy has looked through reaches no runtime
+            detail = f"there is no static policy for {spec.kind}; ship it as onnx"
+            raise ContractError(ReasonCode.UNSAFE_MODEL, detail)
 
 
 def _check_plan(head: bytes, spec: EngineSpec) -> None:

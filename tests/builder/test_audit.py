@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from stoker_builder.candidates.audit import Kernel, audit, count, kernels_of
+from stoker_builder.candidates.audit import Audit, FloatNode, Kernel, audit, count, kernels_of
 from stoker_builder.candidates.quantise import Quantiser
 from stoker_builder.candidates.recipes import RECIPES
 from stoker_builder.data import load_data
@@ -129,3 +129,17 @@ def _in_order(model: onnx.ModelProto) -> list[onnx.NodeProto]:
             waiting.remove(node)
         assert ready, "the graph has a cycle"
     return ordered
+
+
+def test_what_a_recipe_leaves_alone_is_no_fault_of_its_file() -> None:
+    """A recipe for matrix products is judged by those; the share says how much that is."""
+    products = FloatNode("MatMul small", 10)
+    convolutions = FloatNode("FusedConv large", 900)
+
+    whole = Audit(90, (convolutions, products), (), 0)
+    meant = whole.among(("MatMul",))
+
+    assert not whole.passed
+    assert meant.passed
+    assert meant.share == whole.share == 0.09
+    assert not Audit(0, (convolutions,), (), 0).among(("MatMul",)).passed

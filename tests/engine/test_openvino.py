@@ -101,6 +101,14 @@ def test_an_unsafe_model_is_refused_before_the_runtime(tmp_path: Path) -> None:
         assert engine.refusal().code is ReasonCode.UNSAFE_MODEL
 
 
+def test_a_format_without_a_static_policy_is_refused(tmp_path: Path) -> None:
+    """OpenVINO would read anything it knows; only what was looked through gets there."""
+    spec = models.external().put(tmp_path, "m/1.0", OPENVINO)
+    spec = spec.model_copy(update={"kind": ArtifactKind.OPENVINO_IR})
+    with EngineProcess(spec) as engine:
+        assert engine.refusal().code is ReasonCode.UNSAFE_MODEL
+
+
 def test_a_runtime_that_does_not_run_the_kind_is_refused(tmp_path: Path) -> None:
     """A manifest that pairs ONNX with TensorRT is refused with both named."""
     spec = models.scale(2).put(tmp_path, "m/1.0")

@@ -68,12 +68,14 @@ class Audit:
 
     Attributes:
         uncounted: nodes whose shapes are not known; they count as floating point.
+        left_macs: what a recipe left in floating point on purpose.
     """
 
     quantised_macs: int
     float_nodes: tuple[FloatNode, ...]
     uncounted: tuple[str, ...]
     transposes: int
+    left_macs: int = 0
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> "Audit":
@@ -90,19 +92,21 @@ class Audit:
     @property
     def share(self) -> float:
         """Quantised share of all multiply-accumulates, 0 when there are none."""
-        total = self.quantised_macs + self.float_macs
+        total = self.quantised_macs + self.float_macs + self.left_macs
         return self.quantised_macs / total if total else 0.0
 
     @property
     def passed(self) -> bool:
         """Whether the file is what it claims to be."""
-        return self.share >= MIN_QUANTISED_SHARE and not self.uncounted
+        meant = self.quantised_macs + self.float_macs
+        return self.quantised_macs >= MIN_QUANTISED_SHARE * meant > 0 and not self.uncounted
 
     def among(self, operators: Collection[str]) -> "Audit":
-        """The same of some operators only: what a recipe left in floating point on purpose."""
+        """The same for a recipe that quantises some operators only, and leaves the others."""
         kept = tuple(node for node in self.float_nodes if _is_one_of(node.name, operators))
         uncounted = tuple(name for name in self.uncounted if _is_one_of(name, operators))
-        return replace(self, float_nodes=kept, uncounted=uncounted)
+        left = self.float_macs - sum(node.macs for node in kept)
+        return replace(self, float_nodes=kept, uncounted=uncounted, left_macs=left)
 
     def fusion(self, before: "Audit | None" = None) -> Fusion:
         """As the manifest writes it; ``before`` is the audit of the FP32 file."""

@@ -18,7 +18,12 @@ _RUNTIMES: Final = ("torch", "onnxruntime", "onnx", "numpy", "openvino")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine at one moment. A field the machine does not tell is None."""
+    """A machine at one moment. A field the machine does not tell is None.
+
+    Attributes:
+        signature: family and model of the processor, ``f26m2``: clouds hide its name, and two
+            generations behind one name are not one machine.
+    """
 
     cpu_model: str
     arch: str
@@ -32,6 +37,7 @@ class Machine:
     governor: str | None
     frequency_mhz: float | None
     throttle_count: int | None
+    signature: str = ""
 
     @property
     def slug(self) -> str:
@@ -40,7 +46,8 @@ class Machine:
         noise = {"r", "tm", "cpu", "processor", "core", "with", "ghz"}
         kept = [w for w in words if w not in noise][:4] or [self.arch]
         kernels = "vnni" if {"avx512_vnni", "avx_vnni"} & set(self.isa) else None
-        return "-".join([*kept, *([kernels] if kernels else []), f"{self.cores}c"])
+        told = [self.signature, kernels]
+        return "-".join([*kept, *(word for word in told if word), f"{self.cores}c"])
 
     @property
     def summary(self) -> str:
@@ -71,6 +78,7 @@ def describe_machine() -> Machine:
         governor=_read(_CPU_FREQUENCY / "scaling_governor"),
         frequency_mhz=_mhz(_read(_CPU_FREQUENCY / "scaling_cur_freq")),
         throttle_count=_count(_read(_THROTTLE_COUNT)),
+        signature=_signature(),
     )
 
 
@@ -83,6 +91,15 @@ def _cpu_model() -> str:
         ):
             return value.strip()
     return platform.machine()
+
+
+def _signature() -> str:
+    told = {}
+    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+        key, _, value = line.partition(":")
+        told[key.strip()] = value.strip()
+    family, model = told.get("cpu family"), told.get("model")
+    return f"f{family}m{model}" if family and model else ""
 
 
 def _runtimes() -> dict[str, str]:

@@ -49,7 +49,7 @@ def load_target(name: str) -> TargetSpec:
         BuildError: ``UNKNOWN_TARGET``.
     """
     if name not in target_names():
-        hint = f"there are: {', '.join(target_names())}; plans: docs/tensorrt.md"
+        hint = f"there are: {', '.join(target_names())}; plans: docs/hardware-tested.md"
         raise BuildError(BuildCode.UNKNOWN_TARGET, f"there is no target {name!r}", hint)
     text = resources.files(__package__).joinpath(f"{name}.toml").read_text()
     try:
