@@ -14,6 +14,7 @@ from stoker_builder.bench import Bench, BuildResult
 from stoker_builder.cache import digest_of_file
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import FP32, RECIPES
+from stoker_builder.data import Sample, content_digest
 from stoker_builder.errors import BuildError
 from stoker_builder.kernels.emulation import Emulator
 from stoker_builder.kernels.engines import EngineRunner, runner_at
@@ -201,6 +202,7 @@ def _measured_start(bench: Bench, row: Row) -> Start:
         "start",
         file=digest_of_file(_path_of(row)),
         session=row.candidate.session.to_object(),
+        inputs=content_digest(Sample(bench.example, None, "")),
         machine=[bench.machine.cpu_model, bench.machine.cores, bench.machine.isa],
     )
     if (told := bench.cache.value(key)) is not None:
@@ -229,7 +231,9 @@ def _emulate_shipped(
 def _emulate_refused(bench: Bench, target: TargetSpec, row: Row, emulator: Emulator) -> Row:
     """Say at least how accurate a quantised candidate is that can not be timed here."""
     place = place_for(target.target, row.candidate.runtime)
-    unseen = place.way is Way.EMULATED and not row.shipped and not row.candidate.is_float
+    # only ONNX Runtime is emulated
+    ours = row.candidate.runtime is Runtime.ONNXRUNTIME and not row.candidate.is_float
+    unseen = place.way is Way.EMULATED and not row.shipped and ours
     if not unseen or row.path is None or not row.audited or emulator.unavailable is not None:
         return row
     native_fp32 = EngineRunner(bench.files[FP32], REFERENCE.session)

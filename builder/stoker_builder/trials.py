@@ -94,6 +94,8 @@ def _answers_key(bench: Bench, place: Place, candidate: Candidate, part: Part) -
         place=place.name,
         samples=part.identity,
         metric=identity_of(bench.metric),
+        machine=[bench.machine.cpu_model, bench.machine.isa],
+        threads=_threads(),
     )
 
 
@@ -105,7 +107,7 @@ def _ask(  # noqa: PLR0913, PLR0917  as above
     title: str,
     progress: Progress,
 ) -> dict[str, Answers]:
-    threads = {"intra_op_threads": min(os.cpu_count() or 1, _MAX_THREADS)}
+    threads = {"intra_op_threads": _threads()}
     reference = EngineRunner(bench.files[FP32], REFERENCE.session.model_copy(update=threads))
     with ExitStack() as stack:
         # what answers are compared with comes first, and is the same everywhere
@@ -116,6 +118,10 @@ def _ask(  # noqa: PLR0913, PLR0917  as above
             runners[c.name] = runner_at(place, path, session, bench.example, stack)
         stage = stack.enter_context(bench.stage(progress, title, len(part)))
         return answer_all(runners, part, bench.metric, advance=stage.advance)
+
+
+def _threads() -> int:
+    return min(os.cpu_count() or 1, _MAX_THREADS)
 
 
 def time_all(bench: Bench, progress: Progress) -> None:
@@ -173,7 +179,9 @@ def _time_at(bench: Bench, place: Place, candidates: list[Candidate], progress: 
             unoptimised=bench.request.baselines and place == native(),
             progress=advance,
         )
-    bench.cache.keep_arrays(key, timings_to_arrays(bench.timings[place]))
+    if bench.timings[place].conditions.quotable:
+        # a busy machine's figures decide this build, but not the next one
+        bench.cache.keep_arrays(key, timings_to_arrays(bench.timings[place]))
 
 
 def _timings_key(bench: Bench, place: Place, candidates: Sequence[Candidate]) -> str:

@@ -19,6 +19,8 @@ from stoker_builder.models.source import Inputs
 from stoker_contract.manifest import Fusion
 
 MIN_QUANTISED_SHARE: Final = 0.9
+# a recipe for some operators may leave the others, but not nearly all there is
+MIN_SHARE_AT_ALL: Final = 0.1
 _MAX_NAMES: Final = 32  # a manifest has 64 KiB; the report has them all
 
 # operator -> position of its weight, and whether it computes in integers
@@ -97,9 +99,10 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether the file is what it claims to be."""
+        """Whether the file is what it claims to be, and that is worth a look."""
         meant = self.quantised_macs + self.float_macs
-        return self.quantised_macs >= MIN_QUANTISED_SHARE * meant > 0 and not self.uncounted
+        kept_its_word = self.quantised_macs >= MIN_QUANTISED_SHARE * meant > 0
+        return kept_its_word and self.share >= MIN_SHARE_AT_ALL and not self.uncounted
 
     def among(self, operators: Collection[str]) -> "Audit":
         """The same for a recipe that quantises some operators only, and leaves the others."""

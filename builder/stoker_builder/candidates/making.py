@@ -1,6 +1,7 @@
 """From recipes to files, and what each runtime makes of each file."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from stoker_builder.candidates.audit import Audit, audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import GIVEN, RECIPES
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.kernels.engines import runner_at
 from stoker_builder.progress import Progress
 from stoker_contract.target import Runtime
 
@@ -85,13 +87,25 @@ def audit_candidates(bench: Bench, progress: Progress) -> None:
     with bench.stage(progress, "audit what was fused", len(todo)) as stage:
         for name, candidate in {REFERENCE.name: REFERENCE, **todo}.items():
             try:
-                bench.audits[name] = _audit(bench, candidate)
+                found = _audit(bench, candidate)
+                _try_out(bench, candidate)
+                bench.audits[name] = found
             except BuildError as error:
                 # a candidate that can not be run is one that lost; FP32 has to run
                 if candidate == REFERENCE:
                     raise
                 bench.failures[name] = error.detail
             stage.advance()
+
+
+def _try_out(bench: Bench, candidate: Candidate) -> None:
+    """Run one sample wherever the candidate will be run: there is no telling before."""
+    for place, candidates in bench.places().items():
+        if place.times and candidate in candidates:
+            with ExitStack() as stack:
+                path = bench.files[candidate.recipe]
+                runner = runner_at(place, path, candidate.session, bench.example, stack)
+                runner.run(bench.example)
 
 
 def _audit(bench: Bench, candidate: Candidate) -> Audit:

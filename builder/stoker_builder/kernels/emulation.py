@@ -29,17 +29,12 @@ class Emulator:
 
     Attributes:
         left_s: what is left of the budget.
-        budget_s: what there was of it.
     """
 
     target: TargetSpec
     left_s: float
     progress: Progress
     cache: Cache = field(default_factory=lambda: Cache(None))
-    budget_s: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.budget_s = self.left_s
 
     @property
     def unavailable(self) -> str | None:
@@ -107,7 +102,6 @@ class Emulator:
             file=digest_of_file(path),
             on=runner.certified_on,
             samples=list(digests),
-            budget_s=self.budget_s,
         )
         if (known := self.cache.arrays(key)) is not None:
             return _divided(known), runner.certified_on or ""
@@ -122,7 +116,8 @@ class Emulator:
                 self.left_s = 0.0
                 return (), ""
         self.left_s -= time.monotonic() - began
-        self.cache.keep_arrays(key, _joined(run.outputs))
+        if run.complete:
+            self.cache.keep_arrays(key, _joined(run.outputs))
         return run.outputs, runner.certified_on or ""
 
 

@@ -60,8 +60,12 @@ class EngineRunner:
         return dict(zip(self._names, outputs, strict=True))
 
     def __call__(self, inputs: Arrays) -> object:
-        """Run for the time it takes."""
-        return self.engine.run(inputs, self._names)
+        """Run for the time it takes. Raises as :meth:`run`."""
+        try:
+            return self.engine.run(inputs, self._names)
+        except EngineError as error:
+            detail = f"it ran before and does not now: {error.detail[:400]}"
+            raise BuildError(BuildCode.MEASURE, detail, "run the build again") from None
 
 
 class EngineChild:
