@@ -73,7 +73,7 @@ class OpenVinoEngine:
 
 
 def open_engine(path: str, session: SessionOptions) -> OpenVinoEngine:
-    """Load an ONNX or IR file. See :class:`stoker_engine.backends.Opener`."""
+    """Load an ONNX file. See :class:`stoker_engine.backends.Opener`."""
     return OpenVinoEngine(path, session)
 
 

@@ -50,7 +50,7 @@ class DataSet(Protocol):
     - ``calibration: Samples`` and ``selection: Samples``, kept apart from the others to find
       value ranges and to choose among candidates. Without them, some of ``samples`` are set
       aside by content hash.
-    - ``metric: Metric`` (:mod:`stoker_builder.accuracy.metric`), which says how good an answer
+    - ``metric: Metric`` (:mod:`stoker_builder.metrics`), which says how good an answer
       is. Without it, a classifier is judged by its largest entry and any other model by how
       far its outputs are from those of FP32.
     """
