@@ -90,11 +90,16 @@ class Reported(Document):
 
 
 class Presence(Document):
-    """Birth certificate and last will."""
+    """Birth certificate and last will.
+
+    Attributes:
+        connection: which attempt to connect of this epoch it is of: a process connects many times.
+    """
 
     device: Slug
     state: Literal["online", "offline"]
     epoch: Count
+    connection: Count = 0
 
 
 class Get(Document):

@@ -7,20 +7,22 @@ from typing import Final
 from e2e.devices import STATE, Device
 
 DROP_INS: Final = "/etc/systemd/system/{unit}.d"
+DROP_IN: Final = "zz-e2e-{name}.conf"
+"""The last in the order of names is the one that counts."""
 _FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
 def add_drop_in(device: Device, unit: str, name: str, text: str) -> None:
-    """Change a service for this run. It has to be restarted."""
+    """Change a service for this run, over what the role set. It has to be restarted."""
     folder = DROP_INS.format(unit=unit)
     device.node.run("mkdir", "-p", folder)
-    device.node.run("tee", f"{folder}/e2e-{name}.conf", stdin=text)
+    device.node.run("tee", f"{folder}/{DROP_IN.format(name=name)}", stdin=text)
     device.node.run("systemctl", "daemon-reload")
 
 
 def remove_drop_in(device: Device, unit: str, name: str) -> None:
     """Undo :func:`add_drop_in`. The service has to be restarted."""
-    device.node.run("rm", "-f", f"{DROP_INS.format(unit=unit)}/e2e-{name}.conf")
+    device.node.run("rm", "-f", f"{DROP_INS.format(unit=unit)}/{DROP_IN.format(name=name)}")
     device.node.run("systemctl", "daemon-reload")
 
 

@@ -1,7 +1,9 @@
 """What devices say, in any order and any number of times, ends in the same store."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
@@ -117,15 +119,19 @@ def test_an_older_report_does_not_replace_a_newer_one(store: Store) -> None:
         ([("online", 2), ("offline", 1)], True),
         ([("offline", 1), ("online", 2), ("offline", 1)], True),
         ([("online", 0)], True),
+        ([("online", 1, 1), ("offline", 1, 1), ("online", 1, 2)], True),
+        ([("online", 1, 1), ("online", 1, 2), ("offline", 1, 1)], True),
+        ([("online", 1, 2), ("offline", 1, 2), ("online", 1, 1)], False),
+        ([("online", 1, 9), ("online", 2, 1), ("offline", 1, 9)], True),
     ],
 )
 def test_a_late_will_does_not_bury_a_new_connection(
-    store: Store, said: list[tuple[str, int]], *, online: bool
+    store: Store, said: list[tuple[object, ...]], *, online: bool
 ) -> None:
-    """The will of an earlier connection says nothing about this one."""
-    for state, epoch in said:
-        data = json.dumps({"device": "edge-1", "state": state, "epoch": epoch}).encode()
-        observe(store, TOPICS.presence, data)
+    """The will of an earlier connection says nothing about this one, of the same process or not."""
+    for one in said:
+        told = dict(zip(("state", "epoch", "connection"), one, strict=False))
+        observe(store, TOPICS.presence, json.dumps({"device": "edge-1", **told}).encode())
 
     with store.transaction() as session:
         assert devices.one_device(session, "edge-1").online is online
@@ -284,6 +290,21 @@ def test_the_store_survives_being_opened_again(tmp_path: Path) -> None:
     with again.transaction() as session:
         assert devices.one_device(session, "edge-1").online
     again.close()
+
+
+def test_a_store_of_before_gets_the_columns_that_came_later(tmp_path: Path) -> None:
+    """An upgrade of the controller goes on with the database that is there."""
+    path = tmp_path / "fleet.db"
+    Store(path).close()
+    with closing(sqlite3.connect(path)) as before:
+        before.execute("ALTER TABLE devices DROP COLUMN presence_connection")
+
+    store = Store(path)
+    observe(store, TOPICS.presence, Presence(device="edge-1", state="online", epoch=1))
+
+    with store.transaction() as session:
+        assert devices.one_device(session, "edge-1").online
+    store.close()
 
 
 def misfit(device: str, seq: int, **slot: object) -> Reported:

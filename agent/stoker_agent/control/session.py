@@ -139,6 +139,7 @@ class Session:
         self._desired_came = asyncio.Event()
         self._pulse_at_s: float | None = None
         self._connected = False
+        self._attempts = 0
         self.counters: Counter[str] = Counter()
 
     @property
@@ -189,6 +190,7 @@ class Session:
 
     async def _attempt(self) -> float:
         """Connect once and stay for as long as it lasts; returns how long that was, in seconds."""
+        self._attempts += 1
         will = self._presence("offline")
         link = Link(self._settings.endpoint, self._protocol, will, self._received)
         try:
@@ -246,7 +248,12 @@ class Session:
             raise LinkError(msg) from None
 
     def _presence(self, state: str) -> Will:
-        value = {"device": self._topics.device, "state": state, "epoch": self._epoch}
+        value = {
+            "device": self._topics.device,
+            "state": state,
+            "epoch": self._epoch,
+            "connection": self._attempts,
+        }
         return Will(self._topics.presence, Presence.model_validate(value).encode())
 
     # Incoming

@@ -36,12 +36,14 @@ def store_presence(session: Session, presence: Presence, now: datetime) -> bool:
     """Keep whether a device is there; False if this is of an earlier connection."""
     row = _device(session, presence.device)
     online = presence.state == "online"
-    known = -1 if row.presence_epoch is None else row.presence_epoch
+    known = (-1 if row.presence_epoch is None else row.presence_epoch, row.presence_connection or 0)
+    told = (presence.epoch, presence.connection)
     # A connection ends once: its birth, delivered again after its will, means nothing.
-    revived = online and presence.epoch == known and not row.online
-    if presence.epoch < known or revived:
+    revived = online and told == known and not row.online
+    if told < known or revived:
         return False
-    row.presence_epoch, row.online, row.presence_at = presence.epoch, online, now.isoformat()
+    row.presence_epoch, row.presence_connection = told
+    row.online, row.presence_at = online, now.isoformat()
     return True
 
 

@@ -5,8 +5,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import ForeignKey, Index, create_engine, event, select
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import (
+    DDL,
+    Engine,
+    ForeignKey,
+    Index,
+    create_engine,
+    event,
+    inspect,
+    select,
+)
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from stoker_contract.codes import ReasonCode
@@ -38,6 +47,7 @@ class Device(Base):
     reported: Mapped[str | None]
     reported_at: Mapped[str | None]
     presence_epoch: Mapped[int | None]
+    presence_connection: Mapped[int | None]
     online: Mapped[bool] = mapped_column(default=False)
     presence_at: Mapped[str | None]
 
@@ -158,6 +168,7 @@ class Store:
         event.listen(self._engine, "connect", _configure)
         try:
             Base.metadata.create_all(self._engine)
+            _add_later_columns(self._engine)
             with self.transaction() as session:
                 version = session.get(Setting, "schema_version")
                 if version is None:
@@ -176,6 +187,24 @@ class Store:
     def close(self) -> None:
         """Let go of the file."""
         self._engine.dispose()
+
+
+def _add_later_columns(engine: Engine) -> None:
+    """Give tables of before the columns that came later; all of those may be empty."""
+    for table in Base.metadata.sorted_tables:
+        there = {column["name"] for column in inspect(engine).get_columns(table.name)}
+        for column in table.columns:
+            if column.name in there:
+                continue
+            kind = column.type.compile(engine.dialect)
+            try:
+                with engine.begin() as connection:
+                    connection.execute(
+                        DDL(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+                    )
+            except OperationalError as error:  # another process was faster
+                if "duplicate column" not in str(error.orig):
+                    raise
 
 
 def _configure(connection: Any, _record: object) -> None:  # noqa: ANN401  the driver's own type
