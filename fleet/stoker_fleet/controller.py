@@ -15,7 +15,7 @@ import structlog
 
 from stoker_contract.codes import ReasonCode
 from stoker_contract.topics import DeviceTopics
-from stoker_fleet.config import FleetConfig
+from stoker_fleet.config import FleetConfig, MqttConfig
 from stoker_fleet.core.rollout import RolloutState, state_of
 from stoker_fleet.errors import FleetError
 from stoker_fleet.link import (
@@ -28,6 +28,7 @@ from stoker_fleet.link import (
     find_protocol,
 )
 from stoker_fleet.lock import only_controller
+from stoker_fleet.notify import ServiceManager
 from stoker_fleet.observer import Asked, Observer, filters
 from stoker_fleet.publisher import Publisher
 from stoker_fleet.store import devices, rollouts
@@ -77,6 +78,7 @@ class Controller:
         store: Store,
         link: Link,
         *,
+        manager: ServiceManager,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         keyring = open_keyring(config.keys)
@@ -84,6 +86,9 @@ class Controller:
         self._fleet = config.fleet
         self._store = store
         self._link = link
+        self._manager = manager
+        self._mqtt = config.mqtt
+        self._connected = False
         self._now = now
         self._observer = Observer(config.fleet)
         releases = catalogue(config, CLIENT_ID)
@@ -101,6 +106,7 @@ class Controller:
             while not stop.is_set():
                 self.step()
         finally:
+            self._manager.stopping()
             self._link.stop()
 
     def step(self) -> None:
@@ -117,6 +123,7 @@ class Controller:
         self._sign_again()
         self._publish_new()
         self._finish()
+        self._manager.alive(_status(self._mqtt, connected=self._connected))
 
     def _take_in(self, events: Sequence[Event]) -> list[Asked]:
         messages = [event for event in events if isinstance(event, Message)]
@@ -137,8 +144,10 @@ class Controller:
     def _note(self, event: Event) -> None:
         match event:
             case Connected():
+                self._connected = True
                 log.info("broker.connected", session_present=event.session_present)
             case Disconnected():
+                self._connected = False
                 log.warning("broker.disconnected", reason=event.reason)
             case Delivered(token=_Clearing() as clearing):
                 self._cleared(clearing, event.refused)
@@ -234,20 +243,28 @@ def run_controller(config: FleetConfig, stop: threading.Event) -> None:
     Raises:
         FleetError: another controller works on the same database, or the keys are missing.
     """
+    manager = ServiceManager()
     with only_controller(config.database):
         store = Store(config.database)
         try:
             open_keyring(config.keys)
+            manager.ready()  # whatever becomes of the broker: that is waited for
             while (protocol := find_protocol(config.mqtt, CLIENT_ID)) is None:
                 log.warning("broker.unreachable", host=config.mqtt.host, port=config.mqtt.port)
+                manager.alive(_status(config.mqtt, connected=False))
                 if stop.wait(_BROKER_RETRY_S):
                     return
             client_id = f"{CLIENT_ID}-{config.fleet}"
             link = Link(config.mqtt, protocol, client_id, filters(config.fleet))
             log.info("controller.started", fleet=config.fleet, protocol=protocol)
-            Controller(config, store, link).run(stop)
+            Controller(config, store, link, manager=manager).run(stop)
         finally:
             store.close()
+
+
+def _status(broker: MqttConfig, *, connected: bool) -> str:
+    how = "connected to" if connected else "waits for"
+    return f"{how} the broker at {broker.host}:{broker.port}"
 
 
 def catalogue(config: FleetConfig, reader: str) -> Catalogue:
