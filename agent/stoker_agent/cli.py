@@ -27,6 +27,8 @@ USAGE: Final = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
     arguments = _parser().parse_args(argv)
+    if arguments.command is _run and arguments.parse_only:
+        return 0
     # Only now: --help and --version answer without loading the agent.
     from stoker_agent.config import load_config  # noqa: PLC0415
 
@@ -52,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--with-server", action="store_true", help="start stoker-server as a child")
     run.add_argument("--log-format", choices=("journal", "json", "console"), default="json")
     run.add_argument("--debug", action="store_true", help="log more")
+    run.add_argument(
+        "--parse-only", action="store_true", help="only see whether this command line is understood"
+    )
     status = _command(commands, "status", _status, "what this device runs and is doing")
     status.add_argument("--json", action="store_true", help="for machines")
     why = _command(commands, "why", _why, "what became of the last deployments, and why")

@@ -12,6 +12,8 @@ from pathlib import Path
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server until it is told to end. Returns the exit status."""
     arguments = _parser().parse_args(argv)
+    if arguments.parse_only:
+        return 0
     # Only now: --help and --version answer without loading the server.
     import uvloop  # noqa: PLC0415
 
@@ -67,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run-timeout-s", type=float, default=60.0)
     parser.add_argument("--drain-timeout-s", type=float, default=10.0)
     parser.add_argument("--log-format", choices=("journal", "json", "console"), default="console")
+    parser.add_argument(
+        "--parse-only", action="store_true", help="only see whether this command line is understood"
+    )
     return parser
 
 

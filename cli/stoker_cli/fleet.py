@@ -20,8 +20,15 @@ def run_fleet(
     log_format: Annotated[
         Literal["console", "json"], typer.Option(help="How events are logged, to stderr.")
     ] = "console",
+    *,
+    parse_only: Annotated[
+        bool,
+        typer.Option("--parse-only", help="Only see whether this command line is understood."),
+    ] = False,
 ) -> None:
     """Run the controller until it is told to stop (SIGTERM or Ctrl-C)."""
+    if parse_only:
+        return
     from stoker_fleet.controller import run_controller  # noqa: PLC0415  only this needs MQTT
 
     _configure_log(log_format)

@@ -69,10 +69,15 @@ class Fleet:
         folders = ("--keys", f"{STATE}/keys", "--repository", f"{STATE}/repository")
         self.stoker("publish", f"/{INBOX}/{release.name}", *folders)
 
+    def known(self) -> dict[str, Any]:
+        """Every device that was ever heard of."""
+        told = json.loads(self.stoker("device", "list", "--json"))
+        return {one["device"]: one for one in told}
+
     def online(self) -> set[str]:
         """The devices that are there and have reported."""
-        told = json.loads(self.stoker("device", "list", "--json"))
-        return {one["device"] for one in told if one["online"] and one["reported"]}
+        told = self.known()
+        return {name for name, one in told.items() if one["online"] and one["reported"]}
 
     def wait_until_online(self, *names: str, timeout_s: float = 90) -> None:
         """Wait until these devices are there."""

@@ -50,12 +50,12 @@ def revoked(proof: Proof) -> None:
     _wait_until_offline(proof, device)
     device.restart(AGENT)
     proof.site.fleet.wait_until_online(*others)
-    locked_out = device.name not in proof.site.fleet.online()
+    forgotten = device.name not in proof.site.fleet.known()
     served = proof.wait_until_serving(device)
     proof.promise(
-        "a revoked device is thrown out of its open connection, and can not come back",
+        "a revoked device is thrown out of its open connection, forgotten, and can not come back",
         f"{ran}; it still serves {served.release}",
-        held=not ran.failed and locked_out,
+        held=not ran.failed and forgotten,
     )
     ran = proof.playbooks.run(ROTATE, proof.wheels, "--limit", device.name)
     proof.site.fleet.wait_until_online(device.name)

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 from e2e.devices import PROGRAMS, Device
 from e2e.load import load
-from e2e.playbooks import SITE
+from e2e.playbooks import SITE, Ran
 from e2e.proof import Proof
 
 UPGRADE = "stoker.edge.upgrade"
@@ -32,17 +32,28 @@ def upgrade_and_downgrade(proof: Proof) -> None:
     )
     version = proof.update(*devices)
     proof.promise("after it, updates of models go on", f"{version} on {len(devices)}", held=True)
-    refused = proof.playbooks.run(SITE, proof.wheels, "--limit", "stoker_devices")
-    served = [proof.wait_until_serving(device).release for device in devices]
-    proof.promise(
-        "a downgrade is refused, and changes nothing",
-        f"{refused}; says {'so' if 'is older' in refused.output else 'nothing'}",
-        held=refused.failed == len(devices)
-        and not refused.changed
-        and "is older" in refused.output
-        and {_version(device) for device in devices} == {proof.next_wheels.version}
-        and set(served) == {f"digits/{version}"},
+    older = proof.playbooks.run(SITE, proof.wheels, "--limit", "stoker_devices")
+    _refused(proof, "a downgrade is refused, and changes nothing", older, "is older")
+    odd = proof.playbooks.run(
+        SITE, proof.next_wheels, "--limit", "stoker_devices", agent_http="nowhere"
     )
+    text = "units that the programs do not understand are refused, and nothing is changed"
+    _refused(proof, text, odd, "can not be started")
+    served = {proof.wait_until_serving(device).release for device in devices}
+    proof.promise(
+        "after both, all serve what they served",
+        ", ".join(sorted(served)),
+        held={_version(device) for device in devices} == {proof.next_wheels.version}
+        and served == {f"digits/{version}"},
+    )
+
+
+def _refused(proof: Proof, text: str, ran: Ran, reason: str) -> None:
+    """Nothing was changed on any device, and it was said why."""
+    held = ran.failed == len(proof.devices) and not ran.changed and reason in ran.output
+    proof.promise(text, f"{ran}; says {'so' if reason in ran.output else 'nothing'}", held=held)
+    if not held:
+        proof.fact(ran.output[-4000:])
 
 
 def _version(device: Device) -> str:
