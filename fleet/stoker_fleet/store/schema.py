@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import (
-    DDL,
     Engine,
     ForeignKey,
     Index,
@@ -197,11 +196,10 @@ def _add_later_columns(engine: Engine) -> None:
             if column.name in there:
                 continue
             kind = column.type.compile(engine.dialect)
+            change = f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"
             try:
                 with engine.begin() as connection:
-                    connection.execute(
-                        DDL(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
-                    )
+                    connection.exec_driver_sql(change)
             except OperationalError as error:  # another process was faster
                 if "duplicate column" not in str(error.orig):
                     raise
