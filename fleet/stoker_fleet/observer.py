@@ -21,7 +21,10 @@ log = structlog.get_logger()
 MAX_NUMBER: Final = 2**53 - 1
 """What any JSON reader and any database can hold, and no honest device ever reaches."""
 
-_NUMBERS: Final = ("epoch", "seq", "generation", "attempt", "observed_generation")
+_NUMBERS: Final = (
+    *("epoch", "connection", "seq"),
+    *("generation", "attempt", "observed_generation"),
+)
 D = TypeVar("D", Reported, StatusEvent, Presence, Telemetry, Get)
 
 

@@ -5,6 +5,7 @@ Nodes never write to it: each has a disk of its own on top.
 
 import shutil
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from e2e.cache import cached
 
 SUITE: Final = "bookworm"
 MIRROR: Final = "http://deb.debian.org/debian"
+MIRROR_TIMEOUT_S: Final = 30
 INIT: Final = "/sbin/e2e-init"
 
 # What a device comes with (Python, SSH, openssl), what the roles would install from a mirror that
@@ -38,13 +40,27 @@ exec /lib/systemd/systemd "$@"
 """
 
 
+class NoMirrorError(Exception):
+    """There is no system in the cache, and nobody to get one from."""
+
+
 def image(suite: str = SUITE, packages: tuple[str, ...] = PACKAGES) -> Path:
     """The folder of a bootable system; it is made if it is not in the cache (about a minute)."""
     recipe = "\n".join((suite, *packages, *_MASKED, _INIT_SCRIPT))
     return cached(suite, recipe.encode(), lambda root: _make(root, suite, packages))
 
 
+def _find_mirror(suite: str) -> None:
+    release = f"{MIRROR}/dists/{suite}/InRelease"
+    try:
+        urllib.request.urlopen(release, timeout=MIRROR_TIMEOUT_S).close()  # noqa: S310  ours
+    except OSError as error:
+        msg = f"{MIRROR} does not answer: {error}"
+        raise NoMirrorError(msg) from error
+
+
 def _make(root: Path, suite: str, packages: tuple[str, ...]) -> None:
+    _find_mirror(suite)
     done = subprocess.run(
         [
             "debootstrap",

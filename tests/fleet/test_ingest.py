@@ -236,6 +236,16 @@ def test_numbers_that_no_database_can_hold_are_refused(store: Store, name: str, 
     assert counts(store) == {"malformed": 1}
 
 
+@pytest.mark.parametrize("name", ["epoch", "connection"])
+def test_a_birth_of_a_number_that_is_too_large_is_refused(store: Store, name: str) -> None:
+    """What is compared with the next birth has to fit into the database."""
+    birth = Presence(device="edge-1", state="online", epoch=1).model_copy(update={name: 2**63})
+
+    observe(store, TOPICS.presence, birth)
+
+    assert counts(store) == {"malformed": 1}
+
+
 def test_a_device_that_asks_is_heard(store: Store) -> None:
     """A get names the device that wants its desired state again."""
     get = Get(device="edge-1", have_generation=3)

@@ -1,6 +1,6 @@
 """Disks fill up, and fail."""
 
-from e2e.devices import SERVER
+from e2e.devices import AGENT, SERVER
 from e2e.disks import fail
 from e2e.faults import full_disk
 from e2e.fleet import SUCCEEDED, End
@@ -27,16 +27,18 @@ def full(proof: Proof) -> None:
         held=ends[device.name] == NO_SPACE and window.releases == (before,) and not window.failed,
     )
     with load(device, proof.releases.frames_file, proof.folder) as sent, full_disk(device):
+        ended = device.restarts(AGENT)
         rollout = proof.roll_out(proof.releases.publish_next(), device)
         sent.wait_for_more(200)
         window = sent.stop()
+        ended = device.restarts(AGENT) - ended
         device.node.cut_power()
         device.node.boot()
         served = proof.wait_until_serving(device)
     proof.promise(
         "with no block left inference goes on, also after the power was cut",
-        f"{lost(window)}; {served.release} serves after the boot",
-        held=not window.failed and served.release == before,
+        f"{lost(window)}; {served.release} serves after the boot; the agent ended {ended} times",
+        held=not window.failed and served.release == before and not ended,
     )
     # Whether it could note the update down at all depends on the moment; an end it has either way.
     ends = proof.ends(rollout)
