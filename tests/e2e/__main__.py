@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     finally:
         cgroups.remove(folder.name)
-        RUNNING.unlink(missing_ok=True)
+        if RUNNING.exists() and RUNNING.read_text().endswith(f" {folder}"):
+            RUNNING.unlink()
         shutil.rmtree(folder, ignore_errors=True)
 
 

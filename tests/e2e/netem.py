@@ -11,6 +11,7 @@ import json
 import os
 import random
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -127,6 +128,7 @@ def _say_ready() -> None:
 
 def main() -> None:
     """Make both interfaces, plug them in, and relay."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends this input
     name, netns, bridge = sys.argv[1:]
     near, far = f"up-{name}", f"down-{name}"
     near_tap, far_tap = open_tap(near), open_tap(far)
