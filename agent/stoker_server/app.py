@@ -15,8 +15,9 @@ from stoker_server.connection import Connection
 from stoker_server.control import ControlSocket
 from stoker_server.dataplane import DataPlane
 from stoker_server.http import HttpApp
-from stoker_server.notify import feed_watchdog, notify
+from stoker_server.notify import keep_telling, notify
 from stoker_server.settings import Settings
+from stoker_server.slot import Slot
 
 log = structlog.get_logger()
 
@@ -49,22 +50,33 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, http.stop)
     keeping = asyncio.create_task(plane.run(), name="dataplane")
     keeping.add_done_callback(lambda _: http.stop())  # a bug there must not pass in silence
-    watchdog = asyncio.create_task(feed_watchdog(), name="watchdog")
+    telling = asyncio.create_task(keep_telling(partial(_served, plane)), name="notify")
     control = await ControlSocket(plane).listen(control_socket)
     for listener in http_sockets:
         log.info("server.listening", address=_address(listener))
-    notify(READY="1", STATUS="serving")
+    notify(READY="1")
     try:
         await http.serve(http_sockets)
         notify(STOPPING="1")
         control.close()
     finally:
-        watchdog.cancel()
+        telling.cancel()
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping
         await plane.close()
         log.info("server.ended")
+
+
+def _served(plane: DataPlane) -> str:
+    """What is served, for ``systemctl status``."""
+    slots = (f"{name}: {_told(slot)}" for name, slot in sorted(plane.slots.items()))
+    return f"serving {', '.join(slots) or 'nothing'}"
+
+
+def _told(slot: Slot) -> str:
+    release = slot.active.spec.release if slot.active is not None and slot.ready else "nothing"
+    return f"{release} (degraded)" if slot.trouble is not None else release
 
 
 def _open(settings: Settings) -> tuple[list[socket.socket], socket.socket]:

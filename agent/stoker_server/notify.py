@@ -3,7 +3,11 @@
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
+
+STATUS_S: Final = 2.0
 
 
 def notify(**values: str) -> None:
@@ -18,11 +22,14 @@ def notify(**values: str) -> None:
         channel.sendto(lines.encode(), address)
 
 
-async def feed_watchdog() -> None:
-    """Show that the event loop turns, twice as often as asked. Runs until cancelled."""
+async def keep_telling(status: Callable[[], str]) -> None:
+    """Say what is served when that changes, and that the event loop turns. Runs until cancelled."""
     interval_us = os.environ.get("WATCHDOG_USEC", "")
-    if not interval_us.isdigit():
-        return
+    half_s = int(interval_us) / 2e6 if interval_us.isdigit() else STATUS_S
+    told = ""
     while True:
+        if (text := status()) != told:
+            notify(STATUS=text)
+            told = text
         notify(WATCHDOG="1")
-        await asyncio.sleep(int(interval_us) / 2e6)
+        await asyncio.sleep(min(half_s, STATUS_S))

@@ -149,7 +149,7 @@ def test_the_end_of_a_server_waits_for_its_last_answer(server: ServerProcess) ->
 def test_readiness_is_told_to_a_service_manager(
     server: ServerProcess, short_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """READY when it listens, STOPPING when it drains; workers never hear of it."""
+    """READY when it listens, what it serves, STOPPING when it drains; workers never hear of it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(30)
         manager.bind(str(short_tmp / "notify.sock"))
@@ -158,10 +158,12 @@ def test_readiness_is_told_to_a_service_manager(
         server.start().wait_ready("m")
         (worker,) = engine_pids(server.pid)
         environment = Path(f"/proc/{worker}/environ").read_bytes()
+        told = list(iter(lambda: manager.recv(4096), b"STATUS=serving m: m/1.0"))
         server.stop()
 
-        assert b"READY=1" in manager.recv(4096)
-        assert b"STOPPING=1" in manager.recv(4096)
+        assert b"READY=1" in told
+        assert b"STATUS=serving m: nothing" in told or b"STATUS=serving nothing" in told
+        wait_until(lambda: manager.recv(4096) == b"STOPPING=1", what="it says that it ends")
         assert b"NOTIFY_SOCKET" not in environment
 
 
