@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ UNITS = sorted(path.name for path in SYSTEMD.glob("stoker*.*") if path.suffix in
                {".service", ".socket", ".timer"})  # fmt: skip
 SERVICES = [unit for unit in UNITS if unit.endswith(".service")]
 OF_THE_DEVICE = ("stoker-agent.service", "stoker-server.service")
+USAGE = 2
 MAX_EXPOSURE = 2.0
 MAX_EXPOSURE_WITH_GPU = 2.5
 
@@ -95,6 +97,28 @@ def test_a_service_never_gives_up_and_never_takes_the_other_down(unit: str) -> N
     ):
         assert line in lines
     assert not [line for line in lines if line.startswith(("Requires=", "BindsTo=", "PartOf="))]
+
+
+def started(unit: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """The program of a unit, started here with the words of the unit and some more."""
+    found = re.search(r"^ExecStart=\S+/(\S+) (.+)$", (SYSTEMD / unit).read_text(), re.MULTILINE)
+    assert found is not None
+    words = found[2].replace("${STOKER_HTTP}", "none").split()
+    program = Path(sys.executable).with_name(found[1])
+    return subprocess.run(
+        [program, *words, *more], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.mark.parametrize("unit", [*OF_THE_DEVICE, "stoker-controller.service"])
+def test_a_program_can_be_asked_whether_it_understands_its_unit(unit: str) -> None:
+    """What a playbook asks before it switches; an option that is not known is a refusal."""
+    understood = started(unit, "--parse-only")
+    assert understood.returncode == 0, understood.stderr
+
+    refused = started(unit, "--from-the-future", "--parse-only")
+    assert refused.returncode == USAGE
+    assert "--from-the-future" in refused.stderr
 
 
 def test_applications_reach_the_socket_and_nobody_else() -> None:
