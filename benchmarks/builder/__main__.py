@@ -25,10 +25,11 @@ from benchmarks.builder.row import BURST_SECONDS, Order
 from benchmarks.builder.staircase import staircase
 from benchmarks.builder.tables import markdown
 from benchmarks.builder.workloads import WORKLOADS
-from benchmarks.isacap import CapError, avx2_environment
 
 from stoker_builder.errors import BuildError
+from stoker_builder.kernels.cap import CapError, capped_runtime
 from stoker_builder.kernels.isa import VNNI, host_isa
+from stoker_builder.kernels.places import AVX2_CAP
 from stoker_builder.latency.machine import describe_machine
 from stoker_builder.latency.measure import BurstRules
 
@@ -93,7 +94,7 @@ class Benchmark:
                 options=self._build_options(),
             )
         if any(row.isa == AVX2 for row in rows):
-            self._capped = avx2_environment(SCRATCH / "isacap")
+            self._capped = avx2_environment()
         for isa in dict.fromkeys(row.isa for row in rows):
             chosen = [row for row in rows if row.isa == isa]
             self._judge(chosen)
@@ -214,6 +215,22 @@ def main() -> None:
 def say(text: str) -> None:
     """Tell what happens now, with the time."""
     print(f"{datetime.now(UTC):%H:%M:%S} {text}", flush=True)
+
+
+def avx2_environment() -> dict[str, str]:
+    """What a process needs, so that each of the runtimes believes to have AVX2 at most.
+
+    Raises:
+        CapError: a program is missing, or ONNX Runtime is not built as expected.
+    """
+    capped = capped_runtime()
+    inherited = os.environ.get("PYTHONPATH")
+    return {
+        **capped.environment(AVX2_CAP),
+        "PYTHONPATH": os.pathsep.join([str(capped.packages), *([inherited] if inherited else [])]),
+        "ONEDNN_MAX_CPU_ISA": AVX2_CAP,
+        "ATEN_CPU_CAPABILITY": "avx2",
+    }
 
 
 def _options() -> argparse.Namespace:

@@ -30,7 +30,6 @@ from benchmarks.builder.peers import (
 )
 from benchmarks.builder.prepare import AVX2_TARGET, Prepared
 from benchmarks.builder.workloads import WORKLOADS, Workload
-from benchmarks.isacap import check_capped
 from benchmarks.tables import stats_object
 
 from stoker_builder.accuracy.comparison import evidence_of, value_of
@@ -38,6 +37,7 @@ from stoker_builder.accuracy.evaluate import Answering, Answers, answer_all, met
 from stoker_builder.accuracy.gates import accuracy_verdict
 from stoker_builder.data import load_data
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.kernels.cap import check_capped
 from stoker_builder.kernels.isa import host_isa, target_runs_natively
 from stoker_builder.kernels.sessions import Session
 from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, Variant, measure

@@ -12,6 +12,7 @@ from stoker_builder.candidates.audit import Audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate, candidates_of
 from stoker_builder.candidates.recipes import GIVEN
 from stoker_builder.data import DataSet
+from stoker_builder.kernels.cap import CappedRuntime
 from stoker_builder.kernels.places import Place, is_installed, native, place_for
 from stoker_builder.latency.candidates import Timings
 from stoker_builder.latency.footprint import Start
@@ -32,6 +33,7 @@ class Bench:
     """Everything a build has found out so far.
 
     Attributes:
+        capped: ONNX Runtime for targets with an older processor than this one.
         files: the ONNX file of every recipe that could be followed.
         failures: why a recipe could not be followed, or a candidate not be run.
         audits: what the runtime made of each candidate, by name.
@@ -50,6 +52,7 @@ class Bench:
     split: Split
     metric: Metric
     cache: Cache = field(default_factory=lambda: Cache(None))
+    capped: CappedRuntime | None = None
     files: dict[str, Path] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     audits: dict[str, Audit] = field(default_factory=dict)
@@ -96,12 +99,16 @@ class Bench:
         given = (GIVEN,) if self.source.prequantised else ()
         return candidates_of((*given, *target.recipes), runtimes, target.float_precisions)
 
+    def place_of(self, target: TargetSpec, candidate: Candidate) -> Place:
+        """Where a candidate for a target is run."""
+        return place_for(target.target, candidate.runtime, self.capped)
+
     def places(self) -> dict[Place, list[Candidate]]:
         """Which candidates run where; FP32 in ONNX Runtime always runs on this machine."""
         found: dict[Place, list[Candidate]] = {native(): [REFERENCE]}
         for target in self.targets:
             for candidate in self.candidates(target):
-                place = place_for(target.target, candidate.runtime)
+                place = self.place_of(target, candidate)
                 held = found.setdefault(place, [])
                 if candidate.recipe in self.files and candidate not in held:
                     held.append(candidate)

@@ -9,7 +9,7 @@ from stoker_builder.accuracy.risk import Risk
 from stoker_builder.bench import Bench
 from stoker_builder.candidates.audit import MIN_QUANTISED_SHARE, MIN_SHARE_AT_ALL, Audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
-from stoker_builder.kernels.places import Place, Way, native, place_for
+from stoker_builder.kernels.places import Place, Way, native
 from stoker_builder.latency.candidates import Timings
 from stoker_builder.rows import Mark, Row
 from stoker_builder.screening import screened
@@ -17,7 +17,7 @@ from stoker_builder.selection import select
 from stoker_builder.targets import TargetSpec
 from stoker_contract.manifest import Precision
 
-NOT_MEASURABLE = "not measurable here: run this build on a CPU without VNNI"
+NOT_MEASURABLE = "not measurable here: install gcc and binutils, or build on a CPU without VNNI"
 
 
 def judge_target(bench: Bench, target: TargetSpec) -> tuple[Row, ...]:
@@ -34,7 +34,7 @@ def _verdicts(
     """Judge whoever answered the certification samples, the favourite first."""
     answered = {}
     for candidate in candidates:
-        place = place_for(target.target, candidate.runtime)
+        place = bench.place_of(target, candidate)
         answers = _answers(bench, place, candidate)
         if candidate != REFERENCE and answers is not None:
             answered[candidate] = answers, place
@@ -63,11 +63,14 @@ def _screened_loss(bench: Bench, target: TargetSpec, candidate: Candidate) -> fl
 
 
 def _filled(bench: Bench, target: TargetSpec, candidate: Candidate, judged: Judged | None) -> Row:
-    place = place_for(target.target, candidate.runtime)
+    place = bench.place_of(target, candidate)
     row = _row(bench, target, candidate, place)
     if candidate == REFERENCE:
         where = native().name
-        where = where if place == native() else f"{where}; not executed on {target.name}"
+        if place.way is Way.CAPPED:
+            where = f"{where}; golden set on {place.name}"
+        elif place.way is Way.EMULATED:
+            where = f"{where}; not executed on {target.name}"
         accuracy = reference_accuracy(bench.reference, bench.metric, bench.request, where)
         return replace(row, mark=Mark.REFERENCE, accuracy=accuracy)
     if judged is None:

@@ -18,7 +18,7 @@ from stoker_builder.data import Sample, content_digest
 from stoker_builder.errors import BuildError
 from stoker_builder.kernels.emulation import Emulator
 from stoker_builder.kernels.engines import EngineRunner, runner_at
-from stoker_builder.kernels.places import Way, native, place_for
+from stoker_builder.kernels.places import Way, native
 from stoker_builder.latency.footprint import Start, measure_start
 from stoker_builder.profiling.inside import Inside, Version, look_inside, write_traces
 from stoker_builder.progress import Progress
@@ -103,13 +103,13 @@ def _look_inside(bench: Bench, rows: Iterable[Row], progress: Progress) -> list[
     request = bench.request
     if request.latency_s == 0 and request.profile is None:
         return []
-    targets = {target.name: target.target for target in bench.targets}
+    targets = {target.name: target for target in bench.targets}
     here = [
         row
         for row in rows
         if row.rank == 1
         and row.target in targets
-        and place_for(targets[row.target], row.candidate.runtime) == native()
+        and bench.place_of(targets[row.target], row.candidate) == native()
     ]
     before = Version(REFERENCE.name, bench.files[FP32], REFERENCE.session)
     seconds = min(request.latency_s, _MAX_USE_S)
@@ -168,14 +168,16 @@ def _pack_target(
             at.advance()
             timed = replace(row, start=_start(bench, row))
             at.advance()
-        seen, golden = _emulate_shipped(target, timed, golden, emulator)
+        seen = timed
+        if bench.place_of(target, row.candidate).way is Way.EMULATED:
+            seen, golden = _emulate_shipped(target, timed, golden, emulator)
         rows = tuple(seen if row.name == other.name else other for other in rows)
         entries.append(_packed(bench, target, seen, golden))
     return tuple(_emulate_refused(bench, target, row, emulator) for row in rows), entries
 
 
 def _golden(bench: Bench, target: TargetSpec, row: Row) -> GoldenSet:
-    place = place_for(target.target, row.candidate.runtime)
+    place = bench.place_of(target, row.candidate)
     place = place if place.times else native()
     with ExitStack() as stack:
         return make_golden(
@@ -216,8 +218,6 @@ def _emulate_shipped(
     target: TargetSpec, row: Row, golden: GoldenSet, emulator: Emulator
 ) -> tuple[Row, GoldenSet]:
     """Let the target's own kernels answer the golden set, where only emulation can."""
-    if place_for(target.target, row.candidate.runtime).way is not Way.EMULATED:
-        return row, golden
     if (reason := emulator.unavailable) is not None:
         emulator.progress.note(f"{target.name}: {reason}")
         return row, golden
@@ -230,7 +230,7 @@ def _emulate_shipped(
 
 def _emulate_refused(bench: Bench, target: TargetSpec, row: Row, emulator: Emulator) -> Row:
     """Say at least how accurate a quantised candidate is that can not be timed here."""
-    place = place_for(target.target, row.candidate.runtime)
+    place = bench.place_of(target, row.candidate)
     # only ONNX Runtime is emulated
     ours = row.candidate.runtime is Runtime.ONNXRUNTIME and not row.candidate.is_float
     unseen = place.way is Way.EMULATED and not row.shipped and ours

@@ -13,6 +13,8 @@ from stoker_builder.candidates.making import audit_candidates, make_files
 from stoker_builder.candidates.recipes import FP32
 from stoker_builder.data import load_data, read
 from stoker_builder.judging import judge_target
+from stoker_builder.kernels.cap import CapError, CappedRuntime, capped_runtime
+from stoker_builder.kernels.places import cap_for
 from stoker_builder.latency.machine import describe_machine
 from stoker_builder.models.source import ingest
 from stoker_builder.packaging import package
@@ -89,7 +91,20 @@ def _prepare(
         split=parts,
         metric=metric_of(data, source.io),
         cache=Cache(request.cache),
+        capped=_capped(targets, progress),
     )
     bench.seconds.update({"read the model": read_s, "divide": time.monotonic() - began})
     bench.files[FP32] = source.path
     return bench
+
+
+def _capped(targets: tuple[TargetSpec, ...], progress: Progress) -> CappedRuntime | None:
+    """ONNX Runtime for targets with an older processor than this one, if it can be made."""
+    older = [target.name for target in targets if cap_for(target.target) is not None]
+    if not older:
+        return None
+    try:
+        return capped_runtime()
+    except CapError as error:
+        progress.note(f"{', '.join(older)}: emulated, and not timed in ONNX Runtime: {error}")
+        return None

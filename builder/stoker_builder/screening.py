@@ -14,7 +14,7 @@ from stoker_builder.accuracy.certify import Judged, judge
 from stoker_builder.accuracy.risk import Risk
 from stoker_builder.bench import Bench
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
-from stoker_builder.kernels.places import Place, native, place_for
+from stoker_builder.kernels.places import Place, native
 from stoker_builder.latency.candidates import Timings
 from stoker_builder.rows import Mark
 from stoker_builder.selection import SAME_SPEED
@@ -47,7 +47,7 @@ class Screened:
 
 def screened(bench: Bench, target: TargetSpec, candidate: Candidate) -> Screened | None:
     """What the selection samples said; None for what did not answer them."""
-    place = place_for(target.target, candidate.runtime)
+    place = bench.place_of(target, candidate)
     answers = bench.screened.get(place, {})
     if candidate == REFERENCE or candidate.name not in answers:
         return None
@@ -69,7 +69,7 @@ def finalists(bench: Bench) -> dict[Place, list[Candidate]]:
     for target in bench.targets:
         seen = [screened(bench, target, c) for c in bench.candidates(target)]
         for candidate in _chosen([s for s in seen if s], everything=_unjudged(bench)):
-            place = place_for(target.target, candidate.runtime)
+            place = bench.place_of(target, candidate)
             held = found.setdefault(place, [])
             if candidate not in held:
                 held.append(candidate)

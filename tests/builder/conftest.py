@@ -1,6 +1,7 @@
 """What several tests of the builder need: the tiny model, exported once, and built once."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def one_thread() -> Iterator[None]:
         del os.environ["OMP_NUM_THREADS"]
     else:
         os.environ["OMP_NUM_THREADS"] = before
+
+
+@pytest.fixture
+def no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine where no copy of ONNX Runtime can be made; the emulator stays."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    if emulator := shutil.which("qemu-x86_64"):
+        (folder / "qemu-x86_64").symlink_to(emulator)
+    monkeypatch.setenv("PATH", str(folder))
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_compiler")
 def test_fp32_is_checked_with_the_kernels_of_the_target(tmp_path: Path, tiny_onnx: Path) -> None:
     """Given time, the golden set is answered under emulation, and the manifest says so."""
     request = request_for(

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.kernels.cap import LEVEL, CapError, capped_runtime
+from stoker_builder.kernels.engines import EngineChild
 from stoker_builder.kernels.isa import (
     IsaRunner,
     best_kernels,
@@ -17,7 +19,9 @@ from stoker_builder.kernels.isa import (
     target_runs_here,
     target_runs_natively,
 )
-from stoker_contract.target import Arch, Target
+from stoker_builder.kernels.places import Place, Way, place_for
+from stoker_contract.manifest import SessionOptions
+from stoker_contract.target import Arch, Runtime, Target
 
 V3 = Target(name="x86-64-v3", arch=Arch.X86_64, isa=("avx2", "fma"))
 VNNI = Target(name="x86-64-vnni", arch=Arch.X86_64, isa=("avx2", "avx512_vnni|avx_vnni"))
@@ -160,6 +164,36 @@ def test_sums_saturate_without_vnni_and_only_there(saturating_model: Path) -> No
     assert (without[1]["y"] == 8 * 127).all()
     if not (native := IsaRunner(VNNI)).unavailable:
         assert (native.run(saturating_model, [bytes_of(255)]).outputs[0]["y"] == exact).all()
+
+
+def test_a_capped_runtime_answers_as_an_emulated_one(saturating_model: Path) -> None:
+    """ONNX Runtime on this machine, told that it has AVX2 only, saturates as without VNNI."""
+    if target_runs_natively(V3):
+        pytest.skip("this processor has no VNNI: there is nothing to cap")
+    try:
+        place = place_for(V3, Runtime.ONNXRUNTIME, capped_runtime())
+    except CapError as error:
+        pytest.skip(str(error))
+    inputs = [bytes_of(255), bytes_of(1)]
+
+    with EngineChild(saturating_model, SessionOptions(), inputs[0], place) as capped:
+        answers = [capped.run(one)["y"] for one in inputs]
+
+    expected = emulated().run(saturating_model, inputs).outputs
+    assert all((a == e["y"]).all() for a, e in zip(answers, expected, strict=True))
+
+
+def test_a_copy_that_was_not_told_is_not_believed(
+    saturating_model: Path,
+) -> None:
+    """Where the cap is not in force the candidate fails, instead of answering as with VNNI."""
+    place = Place(Way.CAPPED, "capped in name only", {LEVEL: "AVX2"})
+
+    with (
+        pytest.raises(BuildError, match="not in force"),
+        EngineChild(saturating_model, SessionOptions(), bytes_of(1), place),
+    ):
+        pass
 
 
 def test_answers_keep_the_order_of_the_inputs(saturating_model: Path) -> None:

@@ -41,7 +41,8 @@ def make_overflow_free(quantised: Path, source: Path, target: Path) -> int:
     """Quantise the weights of a QDQ file again, so that no pair can overflow.
 
     Args:
-        quantised: a QDQ file with signed weights per channel.
+        quantised: a QDQ file, or one whose activations are quantised while it runs, with
+            signed weights per channel.
         source: the file it was made from, which has the weights in floating point.
         target: where to write the result; activations are as they were.
 
@@ -122,23 +123,35 @@ class _Graph:
 
     def mend(self, node: onnx.NodeProto) -> bool:
         """Quantise the weight of one node again; False when there is nothing to mend."""
-        dequantise = self._dequantised(node, 1)
-        if node.op_type not in {"Conv", "Gemm", "MatMul"} or dequantise is None:
+        names = self._weight_and_scale(node)
+        if names is None:
             return False
-        weight = self._floats.get(dequantise.input[0].removesuffix("_quantized"))
+        quantised, scale = names
+        weight = self._floats.get(quantised.removesuffix("_quantized"))
         if weight is None or (node.op_type == "Conv" and is_depthwise(weight.dims)):
             return False
         values = numpy_helper.to_array(weight).astype(np.float64)
-        old = numpy_helper.to_array(self._held[dequantise.input[1]])
+        old = numpy_helper.to_array(self._held[scale])
         rows, pairs = _rows_of(node, values)
         if old.size != len(rows):
             return False  # one scale for all channels
         whole, scales = quantise_in_pairs(rows, pairs)
         restored = whole if _is_row_major(node) else whole.T
-        self._replace(dequantise.input[0], restored.reshape(values.shape))
-        self._replace(dequantise.input[1], scales.astype(np.float32).reshape(old.shape))
+        self._replace(quantised, restored.reshape(values.shape))
+        self._replace(scale, scales.astype(np.float32).reshape(old.shape))
         self._mend_bias(node, scales)
         return True
+
+    def _weight_and_scale(self, node: onnx.NodeProto) -> tuple[str, str] | None:
+        """The tensors that a node's weight is held in; None when it is not quantised."""
+        if node.op_type == "MatMulInteger":
+            name = node.input[1]
+            names = name, f"{name.removesuffix('_quantized')}_scale"
+            return names if self._held.keys() >= set(names) else None
+        dequantise = self._dequantised(node, 1)
+        if node.op_type not in {"Conv", "Gemm", "MatMul"} or dequantise is None:
+            return None
+        return dequantise.input[0], dequantise.input[1]
 
     def _mend_bias(self, node: onnx.NodeProto, scales: Matrix) -> None:
         """A bias is held in units of both scales."""

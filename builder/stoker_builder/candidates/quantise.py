@@ -83,7 +83,14 @@ class Quantiser:
     ) -> None:
         if recipe.dynamic:
             _quantise_dynamically(model, recipe, path)
-            return
+        else:
+            self._quantise_statically(model, recipe, path, advance)
+        if recipe.overflow == "pairs":
+            make_overflow_free(path, model, path)
+
+    def _quantise_statically(
+        self, model: Path, recipe: Recipe, path: Path, advance: Callable[[], object]
+    ) -> None:
         overrides, excluded = _seven_bits(model) if recipe.overflow == "seven-bits" else ({}, [])
         options = {"TensorQuantOverrides": overrides} if overrides else {}
         if recipe.explicit:
@@ -104,8 +111,6 @@ class Quantiser:
             op_types_to_quantize=list(recipe.operators) if recipe.operators else None,
             extra_options=options,
         )
-        if recipe.overflow == "pairs":
-            make_overflow_free(path, model, path)
 
     def _ranges(self, model: Path, how: Ranges, advance: Callable[[], object]) -> Path:
         path = self._scratch / f"ranges-{how}.json"

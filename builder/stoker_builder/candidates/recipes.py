@@ -84,17 +84,18 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
                 runtimes=(Runtime.ONNXRUNTIME,),
             ),
             Recipe(
+                "int8-dynamic-pairs",
+                "matrix products only, scaled while it runs, no pair can overflow without VNNI",
+                dynamic=True,
+                operators=PRODUCTS,
+                overflow="pairs",
+                runtimes=(Runtime.ONNXRUNTIME,),
+            ),
+            Recipe(
                 "int8-linear",
                 "matrix products only, activations calibrated",
                 operators=PRODUCTS,
                 # ONNX Runtime does not fuse them: slower than dynamic
-                runtimes=(Runtime.OPENVINO,),
-            ),
-            Recipe(
-                "int8-linear-pairs",
-                "matrix products only, calibrated, no pair can overflow without VNNI",
-                operators=PRODUCTS,
-                overflow="pairs",
                 runtimes=(Runtime.OPENVINO,),
             ),
         )

@@ -7,8 +7,9 @@ import time
 from typing import BinaryIO
 
 from stoker_builder.frames import read_frame, write_frame
+from stoker_builder.kernels.cap import LEVEL, check_capped
 from stoker_contract.manifest import SessionOptions
-from stoker_contract.target import ArtifactKind
+from stoker_contract.target import ArtifactKind, Runtime
 from stoker_engine.backends import open_engine
 
 ANSWER = b"answer\n"
@@ -19,6 +20,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     setup = json.loads(requests.readline())
     session = SessionOptions.parse_object(setup["session"])
     engine = open_engine(setup["path"], ArtifactKind.ONNX, session)
+    if LEVEL in os.environ and session.runtime in {None, Runtime.ONNXRUNTIME}:
+        check_capped()
     names = [spec.name for spec in engine.io.outputs]
     timed = read_frame(requests)
     if timed is None:

@@ -69,7 +69,7 @@ class EngineRunner:
 
 
 class EngineChild:
-    """An engine in a process of its own, whose environment says what instructions it may use.
+    """An engine in a process of its own, in a place that says what instructions it may use.
 
     A context manager. It answers like :class:`EngineRunner`, and times itself over there.
 
@@ -77,15 +77,13 @@ class EngineChild:
         path: the artifact.
         session: how it is run.
         inputs: the sample that is timed.
-        environment: added to that of this process.
+        place: whose environment is added to that of this process.
     """
 
-    def __init__(
-        self, path: Path, session: SessionOptions, inputs: Arrays, environment: Mapping[str, str]
-    ) -> None:
+    def __init__(self, path: Path, session: SessionOptions, inputs: Arrays, place: Place) -> None:
         self._setup = {"path": str(path), "session": session.to_object()}
         self._inputs = inputs
-        self._environment = environment
+        self._place = place
         self._name = path.name
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
@@ -159,13 +157,14 @@ class EngineChild:
         scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stk")))
         self._errors = scratch / "stderr"
         stderr = self._stack.enter_context(self._errors.open("wb"))
-        paths = os.pathsep.join(p for p in sys.path if p)
+        first = [str(self._place.packages)] if self._place.packages else []
+        paths = os.pathsep.join([*first, *(p for p in sys.path if p)])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "stoker_builder.kernels.engine_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env={**os.environ, **self._environment, "PYTHONPATH": paths},
+            env={**os.environ, **self._place.environment, "PYTHONPATH": paths},
         )
         self._stack.callback(end_child, self._process)
         self._send(json.dumps(self._setup).encode() + b"\n")
@@ -207,4 +206,4 @@ def runner_at(
     """
     if place.way is Way.NATIVE:
         return EngineRunner(path, session)
-    return stack.enter_context(EngineChild(path, session, example, place.environment))
+    return stack.enter_context(EngineChild(path, session, example, place))

@@ -2,20 +2,23 @@
 
 OpenVINO can be told to use no newer instructions than a processor of the target has, so its
 answers and its times are those of the target's kernels, on this core. ONNX Runtime can not be
-told: without the right processor it is emulated, which gives answers but no times.
+told; a copy of it can be lied to, see :mod:`kernels.cap`. Where that can not be made, it is
+emulated, which gives answers, slowly, and no times.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
+from stoker_builder.kernels.cap import CappedRuntime
 from stoker_builder.kernels.isa import VNNI, best_kernels, host_isa, target_runs_natively
 from stoker_contract.target import Runtime, Target
 
-AVX2_CAP: Final[Mapping[str, str]] = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-AVX512_CAP: Final[Mapping[str, str]] = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+AVX2_CAP: Final = "AVX2"
+AVX512_CAP: Final = "AVX512_CORE"
 
 
 class Way(StrEnum):
@@ -33,11 +36,13 @@ class Place:
     Attributes:
         name: goes into the manifest as ``certified_on``.
         environment: of the processes that run there.
+        packages: comes first on their module path.
     """
 
     way: Way
     name: str
     environment: Mapping[str, str] = field(default_factory=dict, compare=False)
+    packages: Path | None = field(default=None, compare=False)
 
     @property
     def times(self) -> bool:
@@ -53,21 +58,35 @@ def native() -> Place:
 EMULATED: Final = Place(Way.EMULATED, "emulated")
 
 
-def place_for(target: Target, runtime: Runtime) -> Place:
-    """Where to run candidates of a runtime for a target, on this machine."""
+def place_for(target: Target, runtime: Runtime, capped: CappedRuntime | None = None) -> Place:
+    """Where to run candidates of a runtime for a target, on this machine.
+
+    Args:
+        target: whose kernels are wanted.
+        runtime: whose candidates.
+        capped: ONNX Runtime for older processors, if there is one.
+    """
     if target_runs_natively(target):
         return native()
-    if runtime is Runtime.OPENVINO and (cap := _cap(target, host_isa())) is not None:
-        level = cap["ONEDNN_MAX_CPU_ISA"]
-        return Place(Way.CAPPED, f"{best_kernels(host_isa())} capped at {level}", cap)
-    return EMULATED
+    level = cap_for(target)
+    if level is None or (runtime is not Runtime.OPENVINO and capped is None):
+        return EMULATED
+    return Place(
+        Way.CAPPED,
+        f"{best_kernels(host_isa())} capped at {level}",
+        {"ONEDNN_MAX_CPU_ISA": level, **(capped.environment(level) if capped else {})},
+        capped.packages if capped else None,
+    )
 
 
-def _cap(target: Target, isa: frozenset[str]) -> Mapping[str, str] | None:
-    """The environment that takes off what the target's devices lack, if that is all there is."""
+def cap_for(target: Target) -> str | None:
+    """What takes off of this machine what a target's devices lack, if that is all there is."""
+    isa = host_isa()
     wanted = {feature for choice in target.isa for feature in choice.split("|")}
     here = all(set(choice.split("|")) & isa for choice in target.isa)
-    if target.arch != "x86_64" or not here or wanted & VNNI or "avx2" not in isa:
+    if target_runs_natively(target) or target.arch != "x86_64" or not here:
+        return None
+    if wanted & VNNI or "avx2" not in isa:
         return None
     return AVX512_CAP if any(feature.startswith("avx512") for feature in wanted) else AVX2_CAP
 

@@ -112,7 +112,7 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
             if place.way is Way.NATIVE:
                 variants[candidate.name] = _variant(path, inputs, candidate.session)
             else:
-                held = EngineChild(path, candidate.session, inputs, place.environment)
+                held = EngineChild(path, candidate.session, inputs, place)
                 variants[candidate.name] = stack.enter_context(held)
         # a short measurement takes short bursts, or the rounds alone would make it long
         rules = BurstRules(seconds=min(BurstRules().seconds, seconds / MIN_ROUNDS))

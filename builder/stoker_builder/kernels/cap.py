@@ -1,25 +1,34 @@
-"""Measuring equipment, never shipped: this machine as if it had AVX2 and nothing newer.
+"""ONNX Runtime as on an older processor, on this one.
 
-OpenVINO and PyTorch can be told by an environment variable. ONNX Runtime asks the processor
-itself, so a *copy* of its package gets each ``cpuid`` instruction replaced by one that traps,
-and a preloaded library answers the trap (``mask_cpuid.c``). Its AVX2 kernels then run at full
-speed. They still run on this machine's core: ratios say something about a processor without
-VNNI, milliseconds do not.
+OpenVINO and PyTorch can be told by an environment variable which instructions to use. ONNX
+Runtime asks the processor itself, so a *copy* of its package gets each ``cpuid`` instruction
+replaced by one that traps, and a preloaded library answers the trap (``mask_cpuid.c``). Its
+kernels for that processor then run at full speed, where emulation takes a hundred times as long.
+They still run on this machine's core: ratios say something about an older processor,
+milliseconds do not. The copy stays on the build machine; devices get the package as published.
 """
 
+import contextlib
 import ctypes
+import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from stoker_builder.cache import default_folder
+
 _SOURCE: Final = Path(__file__).with_name("mask_cpuid.c")
 _LIBRARY: Final = "mask_cpuid.so"
+LEVEL: Final = "STOKER_CPU_CAP"
 _CPUID, _UD2 = b"\x0f\xa2", b"\x0f\x0b"
 _PROGRAM_HEADERS_AT: Final = 32  # of the ELF header: offset of the table, then more, then its size
 _LOAD: Final = 1
@@ -29,32 +38,43 @@ class CapError(Exception):
     """The cap can not be put on; the message says what is missing."""
 
 
-def avx2_environment(folder: Path) -> Mapping[str, str]:
-    """Make what is needed below ``folder``, once, and return the environment of a capped process.
+@dataclass(frozen=True, slots=True)
+class CappedRuntime:
+    """A copy of ONNX Runtime that believes what it is told about the processor.
+
+    Attributes:
+        packages: has to come first on the module path.
+    """
+
+    packages: Path
+
+    def environment(self, level: str) -> dict[str, str]:
+        """What a process needs beside the module path.
+
+        Args:
+            level: ``AVX2``, or ``AVX512_CORE`` for a processor with AVX-512 but without VNNI.
+        """
+        return {"LD_PRELOAD": str(self.packages / _LIBRARY), LEVEL: level}
+
+
+def capped_runtime(folder: Path | None = None) -> CappedRuntime:
+    """Make the copy, once for each version of ONNX Runtime.
+
+    Args:
+        folder: where; beside the results of builds when absent.
 
     Raises:
         CapError: a program is missing, or ONNX Runtime is not built as expected.
     """
     missing = [name for name in ("gcc", "objdump") if shutil.which(name) is None]
-    if missing:
-        msg = f"no {' and no '.join(missing)}: apt install gcc binutils"
-        raise CapError(msg)
-    packages = folder / f"onnxruntime-{metadata.version('onnxruntime')}"
-    library = packages / _LIBRARY
-    if not library.is_file():
-        unfinished = packages.with_suffix(".new")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        _patched_copy(unfinished)
-        _compile(unfinished / _LIBRARY)
-        shutil.rmtree(packages, ignore_errors=True)
-        unfinished.rename(packages)
-    inherited = os.environ.get("PYTHONPATH")
-    return {
-        "LD_PRELOAD": str(library),
-        "PYTHONPATH": os.pathsep.join([str(packages), *([inherited] if inherited else [])]),
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "ATEN_CPU_CAPABILITY": "avx2",
-    }
+    if platform.machine() != "x86_64" or missing:
+        msg = f"no {' and no '.join(missing)}: apt install gcc libc6-dev binutils"
+        raise CapError(msg if missing else "only x86-64 can be capped")
+    try:
+        return _made(folder or default_folder().with_name("runtimes"))
+    except OSError as error:
+        msg = f"no copy of ONNX Runtime could be made: {error}"
+        raise CapError(msg) from None
 
 
 def check_capped() -> None:
@@ -65,19 +85,41 @@ def check_capped() -> None:
     """
     import onnxruntime  # noqa: PLC0415, F401  it asks when it is imported
 
-    answered = ctypes.CDLL(os.environ.get("LD_PRELOAD") or None).isacap_answered
-    answered.restype = ctypes.c_ulong
-    if answered() == 0:
+    library = ctypes.CDLL(os.environ.get("LD_PRELOAD") or None)
+    counted = getattr(library, "mask_cpuid_answered", None)
+    if counted is None or counted() == 0:
         msg = "ONNX Runtime never asked for the processor's features: the cap is not in force"
         raise CapError(msg)
 
 
-def _patched_copy(folder: Path) -> None:
+def _made(folder: Path) -> CappedRuntime:
+    version = metadata.version("onnxruntime")
+    made_of = _SOURCE.read_bytes() + str(_runtime().stat().st_size).encode()
+    recipe = hashlib.sha256(made_of).hexdigest()
+    packages = folder / f"onnxruntime-{version}-capped-{recipe[:12]}"
+    if not (packages / _LIBRARY).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as unfinished:
+            made = Path(unfinished) / "packages"
+            _patched_copy(made)
+            _compile(made / _LIBRARY)
+            with contextlib.suppress(OSError):  # another build was faster
+                made.rename(packages)
+    return CappedRuntime(packages)
+
+
+def _runtime() -> Path:
+    """The compiled part of the installed package."""
     spec = importlib.util.find_spec("onnxruntime")
-    if spec is None or spec.origin is None:
-        msg = "onnxruntime is not installed"
-        raise CapError(msg)
-    copy = shutil.copytree(Path(spec.origin).parent, folder / "onnxruntime")
+    if spec is not None and spec.origin is not None:
+        for found in Path(spec.origin).parent.glob("capi/*pybind11_state*.so"):
+            return found
+    msg = "onnxruntime is not installed"
+    raise CapError(msg)
+
+
+def _patched_copy(folder: Path) -> None:
+    copy = shutil.copytree(_runtime().parents[1], folder / "onnxruntime")
     changed = sum(_patch(binary) for binary in sorted(copy.glob("capi/*.so*")))
     if changed == 0:
         msg = "no cpuid instruction was found in ONNX Runtime"
