@@ -20,7 +20,8 @@ from typing import Final, cast
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+
+from stoker_builder.candidates.qdq import QdqGraph, is_row_major
 
 LARGEST_PAIR: Final = 128  # 255 * 128 <= 32767
 _LARGEST: Final = 127
@@ -49,10 +50,9 @@ def make_overflow_free(quantised: Path, source: Path, target: Path) -> int:
     Returns:
         How many weights were changed.
     """
-    model = onnx.load(quantised)
-    graph = _Graph(model, onnx.load(source))
-    changed = sum(graph.mend(node) for node in model.graph.node)
-    onnx.save(model, target)
+    graph = QdqGraph(quantised, source)
+    changed = sum(_mend(graph, node) for node in graph.model.graph.node)
+    onnx.save(graph.model, target)
     return changed
 
 
@@ -113,82 +113,42 @@ def _neighbours(
             yield order[0:even:2], order[1:even:2]
 
 
-class _Graph:
-    """A quantised graph beside its source."""
-
-    def __init__(self, quantised: onnx.ModelProto, source: onnx.ModelProto) -> None:
-        self._held = {tensor.name: tensor for tensor in quantised.graph.initializer}
-        self._floats = {tensor.name: tensor for tensor in source.graph.initializer}
-        self._makers = {name: node for node in quantised.graph.node for name in node.output}
-
-    def mend(self, node: onnx.NodeProto) -> bool:
-        """Quantise the weight of one node again; False when there is nothing to mend."""
-        names = self._weight_and_scale(node)
-        if names is None:
-            return False
-        quantised, scale = names
-        weight = self._floats.get(quantised.removesuffix("_quantized"))
-        if weight is None or (node.op_type == "Conv" and is_depthwise(weight.dims)):
-            return False
-        values = numpy_helper.to_array(weight).astype(np.float64)
-        old = numpy_helper.to_array(self._held[scale])
-        rows, pairs = _rows_of(node, values)
-        if old.size != len(rows):
-            return False  # one scale for all channels
-        whole, scales = quantise_in_pairs(rows, pairs)
-        restored = whole if _is_row_major(node) else whole.T
-        self._replace(quantised, restored.reshape(values.shape))
-        self._replace(scale, scales.astype(np.float32).reshape(old.shape))
-        self._mend_bias(node, scales)
-        return True
-
-    def _weight_and_scale(self, node: onnx.NodeProto) -> tuple[str, str] | None:
-        """The tensors that a node's weight is held in; None when it is not quantised."""
-        if node.op_type == "MatMulInteger":
-            name = node.input[1]
-            names = name, f"{name.removesuffix('_quantized')}_scale"
-            return names if self._held.keys() >= set(names) else None
-        dequantise = self._dequantised(node, 1)
-        if node.op_type not in {"Conv", "Gemm", "MatMul"} or dequantise is None:
-            return None
-        return dequantise.input[0], dequantise.input[1]
-
-    def _mend_bias(self, node: onnx.NodeProto, scales: Matrix) -> None:
-        """A bias is held in units of both scales."""
-        dequantise = self._dequantised(node, 2)
-        inputs = self._dequantised(node, 0)
-        if dequantise is None or inputs is None:
-            return
-        old = numpy_helper.to_array(self._held[dequantise.input[1]]).astype(np.float64)
-        bias = numpy_helper.to_array(self._held[dequantise.input[0]]).astype(np.float64) * old
-        unit = (scales * float(numpy_helper.to_array(self._held[inputs.input[1]]))).astype(
-            np.float32
-        )
-        limit = np.iinfo(np.int32)
-        # a channel of zeros has a scale next to nothing; its bias must still fit
-        unit = np.maximum(unit, (np.abs(bias) / limit.max * 2).astype(np.float32))
-        unit = np.maximum(unit, np.finfo(np.float32).tiny)
-        self._replace(dequantise.input[0], np.round(bias / unit).astype(np.int32))
-        self._replace(dequantise.input[1], unit.reshape(old.shape))
-
-    def _dequantised(self, node: onnx.NodeProto, position: int) -> onnx.NodeProto | None:
-        if len(node.input) <= position:
-            return None
-        maker = self._makers.get(node.input[position])
-        if maker is None or maker.op_type != "DequantizeLinear":
-            return None
-        known = maker.input[1] in self._held and (position == 0 or maker.input[0] in self._held)
-        return maker if known else None
-
-    def _replace(self, name: str, values: NDArray[np.generic]) -> None:
-        tensor = numpy_helper.from_array(np.ascontiguousarray(values), name)
-        self._held[name].CopyFrom(tensor)
+def _mend(graph: QdqGraph, node: onnx.NodeProto) -> bool:
+    """Quantise the weight of one node again; False when there is nothing to mend."""
+    names = graph.weight_and_scale(node)
+    if names is None:
+        return False
+    quantised, scale = names
+    values = graph.weight_before(quantised)
+    if values is None or (node.op_type == "Conv" and is_depthwise(values.shape)):
+        return False
+    old = graph.values(scale)
+    rows, pairs = _rows_of(node, values)
+    if old.size != len(rows):
+        return False  # one scale for all channels
+    whole, scales = quantise_in_pairs(rows, pairs)
+    restored = whole if is_row_major(node) else whole.T
+    graph.replace(quantised, restored.reshape(values.shape))
+    graph.replace(scale, scales.astype(np.float32).reshape(old.shape))
+    _mend_bias(graph, node, scales)
+    return True
 
 
-def _is_row_major(node: onnx.NodeProto) -> bool:
-    """Whether the first axis of the weight is the output channel."""
-    transposed = next((a.i for a in node.attribute if a.name == "transB"), 0)
-    return node.op_type == "Conv" or bool(transposed)
+def _mend_bias(graph: QdqGraph, node: onnx.NodeProto, scales: Matrix) -> None:
+    """A bias is held in units of both scales."""
+    dequantise = graph.dequantised(node, 2)
+    inputs = graph.dequantised(node, 0)
+    if dequantise is None or inputs is None:
+        return
+    old = graph.values(dequantise.input[1])
+    bias = graph.values(dequantise.input[0]) * old
+    unit = (scales * float(graph.values(inputs.input[1]).reshape(()))).astype(np.float32)
+    limit = np.iinfo(np.int32)
+    # a channel of zeros has a scale next to nothing; its bias must still fit
+    unit = np.maximum(unit, (np.abs(bias) / limit.max * 2).astype(np.float32))
+    unit = np.maximum(unit, np.finfo(np.float32).tiny)
+    graph.replace(dequantise.input[0], np.round(bias / unit).astype(np.int32))
+    graph.replace(dequantise.input[1], unit.reshape(old.shape))
 
 
 def _rows_of(node: onnx.NodeProto, values: Matrix) -> tuple[Matrix, Pairs]:
@@ -196,5 +156,5 @@ def _rows_of(node: onnx.NodeProto, values: Matrix) -> tuple[Matrix, Pairs]:
         channels = values.shape[1]
         rows = values.reshape(len(values), -1)
         return rows, convolution_pairs(channels, rows.shape[1] // channels)
-    rows = values if _is_row_major(node) else values.T
+    rows = values if is_row_major(node) else values.T
     return cast("Matrix", rows), convolution_pairs(rows.shape[1], 1)

@@ -15,6 +15,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from stoker_builder.candidates.bias import correct_biases
 from stoker_builder.candidates.overflow import is_depthwise, make_overflow_free
 from stoker_builder.candidates.ranges import Observer, save_ranges
 from stoker_builder.candidates.recipes import MULTIPLYING, PRODUCTS, Ranges, Recipe
@@ -87,6 +88,8 @@ class Quantiser:
             self._quantise_statically(model, recipe, path, advance)
         if recipe.overflow == "pairs":
             make_overflow_free(path, model, path)
+        if recipe.corrects_bias and not recipe.dynamic:
+            correct_biases(path, model, self._observed(model, advance).means())
 
     def _quantise_statically(
         self, model: Path, recipe: Recipe, path: Path, advance: Callable[[], object]
@@ -115,10 +118,13 @@ class Quantiser:
     def _ranges(self, model: Path, how: Ranges, advance: Callable[[], object]) -> Path:
         path = self._scratch / f"ranges-{how}.json"
         if not path.exists():
-            if self._observer is None:
-                self._observer = Observer(model, self._calibration, self._scratch, advance)
-            save_ranges(self._observer.ranges(how), path)
+            save_ranges(self._observed(model, advance).ranges(how), path)
         return path
+
+    def _observed(self, model: Path, advance: Callable[[], object]) -> Observer:
+        if self._observer is None:
+            self._observer = Observer(model, self._calibration, self._scratch, advance)
+        return self._observer
 
 
 def _quantise_dynamically(model: Path, recipe: Recipe, path: Path) -> None:

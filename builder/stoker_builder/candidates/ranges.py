@@ -1,7 +1,8 @@
 """What values the activations of a model take: the calibration samples, run once or twice.
 
-Only a minimum, a maximum and a histogram are kept for each tensor, however many samples there
-are. The first run finds the extremes; the second, which only clipping needs, the histograms.
+Only a minimum, a maximum, a histogram and the means of channels are kept for each tensor, however
+many samples there are. The first run finds the extremes and the means; the second, which only
+clipping needs, the histograms.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.quantize import save_tensors_data
 
+from stoker_builder.candidates.bias import Means, weighted_inputs
 from stoker_builder.candidates.recipes import Ranges
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.sessions import Session
@@ -59,6 +61,8 @@ class Observer:
         self._advance = advance
         self._watched = scratch / "watched.onnx"
         _watch_everything(model, self._watched)
+        self._channels = weighted_inputs(model)
+        self._sums: dict[str, NDArray[np.float64]] = {}
         self._seen: dict[str, Observed] | None = None
         self._counted = False
 
@@ -74,6 +78,15 @@ class Observer:
         self._count(seen)
         choose = percentile if how == "percentile" else entropy
         return {name: choose(entry) for name, entry in seen.items()}
+
+    def means(self) -> Means:
+        """The mean of each channel of what is multiplied with a weight.
+
+        Raises:
+            BuildError: ``QUANTISE``, when an activation is not finite.
+        """
+        self._extremes()
+        return {name: total / len(self._part) for name, total in self._sums.items()}
 
     def _extremes(self) -> dict[str, Observed]:
         if self._seen is not None:
@@ -92,9 +105,17 @@ class Observer:
                     raise BuildError(BuildCode.QUANTISE, detail, hint)
                 known = seen.setdefault(name, Observed(low, high))
                 known.low, known.high = min(known.low, low), max(known.high, high)
+                self._add_up(name, values)
             self._advance()
         self._seen = seen
         return seen
+
+    def _add_up(self, name: str, values: NDArray[np.generic]) -> None:
+        axis = self._channels.get(name)
+        if axis is not None and values.ndim > 1:
+            others = tuple(i for i in range(values.ndim) if i != axis % values.ndim)
+            mean = np.asarray(values.mean(axis=others, dtype=np.float64))
+            self._sums[name] = self._sums[name] + mean if name in self._sums else mean
 
     def _count(self, seen: dict[str, Observed]) -> None:
         if self._counted:

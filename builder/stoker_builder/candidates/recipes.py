@@ -33,6 +33,8 @@ class Recipe:
             neighbours that are too large together, see :mod:`candidates.overflow`.
         explicit: as TensorRT takes it: activations around zero, biases in floating point, and
             only what goes into a multiplication is quantised, so that what follows one fuses.
+        corrects_bias: biases take back what rounding the weights did to the means, see
+            :mod:`candidates.bias`; not where a recipe stands for what others do.
         runtimes: for which runtimes it is worth making; None for all.
         summary: for the report.
     """
@@ -46,6 +48,7 @@ class Recipe:
     operators: tuple[str, ...] | None = None
     overflow: Overflow = "ignored"
     explicit: bool = False
+    corrects_bias: bool = True
     runtimes: tuple[Runtime, ...] | None = None
 
 
@@ -56,8 +59,18 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
             Recipe("int8-perchannel", "U8S8, weights per channel"),
             Recipe("int8-percentile", "U8S8, outliers of activations clipped", ranges="percentile"),
             Recipe("int8-entropy", "U8S8, activations clipped by entropy", ranges="entropy"),
-            Recipe("int8-pertensor", "U8S8, weights per tensor", per_channel=False),
-            Recipe("int8-s8s8", "S8S8, ONNX Runtime's default", activations="s8"),
+            Recipe(
+                "int8-pertensor",
+                "U8S8, weights per tensor, ONNX Runtime's default",
+                per_channel=False,
+                corrects_bias=False,
+            ),
+            Recipe(
+                "int8-s8s8",
+                "S8S8, as ONNX Runtime takes it by default",
+                activations="s8",
+                corrects_bias=False,
+            ),
             Recipe(
                 "int8-explicit",
                 "S8S8 around zero, per channel, as TensorRT takes it",
