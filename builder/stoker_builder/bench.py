@@ -12,6 +12,7 @@ from stoker_builder.candidates.audit import Audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate, candidates_of
 from stoker_builder.candidates.recipes import GIVEN
 from stoker_builder.data import DataSet
+from stoker_builder.errors import BuildError
 from stoker_builder.kernels.cap import CappedRuntime
 from stoker_builder.kernels.places import Place, is_installed, native, place_for
 from stoker_builder.latency.candidates import Timings
@@ -102,6 +103,11 @@ class Bench:
     def place_of(self, target: TargetSpec, candidate: Candidate) -> Place:
         """Where a candidate for a target is run."""
         return place_for(target.target, candidate.runtime, self.capped)
+
+    def lose(self, candidate: str, error: BuildError) -> None:
+        """Go on without a candidate that can not be run; its row says why."""
+        self.failures[candidate] = error.detail
+        self.audits.pop(candidate, None)
 
     def places(self) -> dict[Place, list[Candidate]]:
         """Which candidates run where; FP32 in ONNX Runtime always runs on this machine."""

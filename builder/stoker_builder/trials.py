@@ -115,9 +115,12 @@ def _ask(  # noqa: PLR0913, PLR0917  as above
         for c in candidates:
             session = c.session.model_copy(update=threads)
             path = bench.files[c.recipe]
-            runners[c.name] = runner_at(place, path, session, bench.example, stack)
+            try:
+                runners[c.name] = runner_at(place, path, session, bench.example, stack)
+            except BuildError as error:
+                bench.lose(c.name, error)
         stage = stack.enter_context(bench.stage(progress, title, len(part)))
-        return answer_all(runners, part, bench.metric, advance=stage.advance)
+        return answer_all(runners, part, bench.metric, lost=bench.lose, advance=stage.advance)
 
 
 def _threads() -> int:
@@ -177,6 +180,7 @@ def _time_at(bench: Bench, place: Place, candidates: list[Candidate], progress: 
             ),
             seconds=bench.request.latency_s,
             unoptimised=bench.request.baselines and place == native(),
+            lost=bench.lose,
             progress=advance,
         )
     if bench.timings[place].conditions.quotable:

@@ -134,6 +134,7 @@ def answer_all(
     part: Part,
     metric: Metric,
     *,
+    lost: Callable[[str, BuildError], None] | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> dict[str, Answers]:
     """Let every file answer every sample; each sample is read once.
@@ -142,6 +143,8 @@ def answer_all(
         files: the first is the reference.
         part: the samples.
         metric: how an answer is scored.
+        lost: is told of a file that can not answer a sample which the reference answers, and
+            why; the others go on without it. Without it, that is raised.
         advance: called for each sample.
 
     Raises:
@@ -151,8 +154,15 @@ def answer_all(
     for position in range(len(part)):
         sample = part[position]
         reference: Outputs | None = None
-        for name, file in files.items():
-            outputs = file.run(sample.inputs)
+        for name in list(scorers):
+            try:
+                outputs = files[name].run(sample.inputs)
+            except BuildError as error:
+                if lost is None or reference is None:
+                    raise
+                lost(name, error)
+                del scorers[name]
+                continue
             reference = outputs if reference is None else reference
             scorers[name].add(outputs, reference, sample)
         advance()

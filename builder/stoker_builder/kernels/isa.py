@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -270,8 +270,3 @@ def _failure(process: subprocess.Popen[bytes], errors: Path) -> BuildError:
     said = errors.read_text(encoding="utf-8", errors="replace").strip()[-800:]
     detail = f"the model could not be run for this instruction set (exit {code}): {said}"
     return BuildError(BuildCode.MEASURE, detail, "run the file alone with ONNX Runtime")
-
-
-def as_outputs(run: IsaRun, name: str) -> NDArray[np.generic]:
-    """Stack one output over the samples of a run."""
-    return cast("NDArray[np.generic]", np.stack([answer[name] for answer in run.outputs]))

@@ -12,7 +12,7 @@ from stoker_builder.errors import BuildError
 from stoker_builder.kernels.engines import EngineChild, EngineRunner
 from stoker_builder.kernels.places import Place, Way
 from stoker_builder.latency.conditions import Conditions, MachineWatch
-from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, Variant, measure
+from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, Lost, Variant, measure
 from stoker_builder.latency.stats import LatencyStats, busy_share, speedup
 from stoker_builder.latency.torch_process import TorchChild
 from stoker_builder.latency.torch_routes import EAGER, EAGER_TUNED, ROUTES, TorchRoute
@@ -84,6 +84,7 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
     routes: TorchRoutes,
     seconds: float,
     unoptimised: bool,
+    lost: Lost,
     progress: Callable[[float], None],
 ) -> Timings:
     """Time every candidate, and what it is compared with, with the engine code that ships.
@@ -96,10 +97,11 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
         routes: PyTorch's own, which are left out where they can not run the model.
         seconds: per variant, unless it has a thousand samples sooner.
         unoptimised: time FP32 without graph optimisation too.
+        lost: is told of a candidate that can not be run, and why.
         progress: called with the share that is done.
 
     Raises:
-        BuildError: ``MEASURE``, when PyTorch can not run the model any more.
+        BuildError: ``MEASURE``, when FP32 or PyTorch can not run the model any more.
     """
     with ExitStack() as stack:
         variants: dict[str, Variant] = {}
@@ -109,16 +111,25 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
             plain = SessionOptions(graph_optimisation="disabled")
             variants[UNOPTIMISED] = _variant(files[REFERENCE], inputs, plain)
         for candidate, path in files.items():
-            if place.way is Way.NATIVE:
-                variants[candidate.name] = _variant(path, inputs, candidate.session)
-            else:
-                held = EngineChild(path, candidate.session, inputs, place)
-                variants[candidate.name] = stack.enter_context(held)
+            try:
+                variants[candidate.name] = _opened(path, candidate, inputs, place, stack)
+            except BuildError as error:
+                if candidate == REFERENCE:
+                    raise
+                lost(candidate.name, error)
         # a short measurement takes short bursts, or the rounds alone would make it long
         rules = BurstRules(seconds=min(BurstRules().seconds, seconds / MIN_ROUNDS))
         watch = MachineWatch()
+        replaceable = {candidate.name for candidate in files} - {REFERENCE.name}
+
+        def drop(name: str, error: BuildError) -> None:
+            if name not in replaceable:
+                raise error
+            lost(name, error)
+
         stats = measure(
             variants,
+            lost=drop,
             each_round=watch.look,
             min_seconds=seconds,
             min_samples=MIN_SAMPLES,
@@ -127,6 +138,14 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
         )
     conditions = watch.conditions(busy_share(stats.values()))
     return Timings(stats, conditions, place.name)
+
+
+def _opened(
+    path: Path, candidate: Candidate, inputs: Inputs, place: Place, stack: ExitStack
+) -> Variant:
+    if place.way is Way.NATIVE:
+        return _variant(path, inputs, candidate.session)
+    return stack.enter_context(EngineChild(path, candidate.session, inputs, place))
 
 
 def _started(

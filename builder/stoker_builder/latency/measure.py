@@ -16,6 +16,7 @@ from typing import Final, Protocol, runtime_checkable
 
 import psutil
 
+from stoker_builder.errors import BuildError
 from stoker_builder.latency.stats import (
     Burst,
     LatencyStats,
@@ -43,6 +44,7 @@ __all__ = [
 
 Progress = Callable[[float], None]
 Enough = Callable[[Mapping[str, list[Burst]]], float]
+Lost = Callable[[str, BuildError], None]
 
 MIN_ROUNDS: Final = 8  # fewer, and the interval of a speed-up says nothing
 
@@ -112,6 +114,7 @@ def measure(  # noqa: PLR0913 - the variants and the named settings of one measu
     min_seconds: float = 30.0,
     min_samples: int = 1000,
     enough: Enough | None = None,
+    lost: Lost | None = None,
     each_round: Callable[[], None] | None = None,
     progress: Progress | None = None,
     rng: random.Random | None = None,
@@ -125,6 +128,8 @@ def measure(  # noqa: PLR0913 - the variants and the named settings of one measu
         min_samples: ... and one with this many needs no more seconds; all get at least
             ``MIN_ROUNDS`` bursts, and all take part until the last one has enough.
         enough: in place of these two: the share that is done, given what was taken so far.
+        lost: is told of a variant that can not be run any more, and why; the others go on.
+            Without it, that ends the measurement.
         each_round: called before each round; for watching the machine meanwhile.
         progress: called with the share done, from 0 to 1, after each burst.
         rng: decides the order within each round.
@@ -132,6 +137,7 @@ def measure(  # noqa: PLR0913 - the variants and the named settings of one measu
 
     Raises:
         ValueError: there is nothing to measure.
+        BuildError: ``MEASURE``; a variant was lost, and nobody wanted to know.
     """
     if not variants:
         msg = "no variants to measure"
@@ -146,10 +152,18 @@ def measure(  # noqa: PLR0913 - the variants and the named settings of one measu
     while (share := done_share(run.bursts)) < 1.0:
         report(share)
         look()
-        order = list(variants)
+        order = list(run.bursts)
         rng.shuffle(order)
         for name in order:
-            run.bursts[name].append(_clean_burst(run, name, variants[name], rules, own_pids))
+            try:
+                burst = _clean_burst(run, name, variants[name], rules, own_pids)
+            except BuildError as error:
+                if lost is None or len(run.bursts) == 1:
+                    raise
+                lost(name, error)
+                del run.bursts[name]
+            else:
+                run.bursts[name].append(burst)
     look()
     report(1.0)
     return {
