@@ -11,6 +11,7 @@ from stoker_builder.cache import Cache
 from stoker_builder.candidates.audit import Audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate, candidates_of
 from stoker_builder.candidates.recipes import GIVEN
+from stoker_builder.candidates.repairs import Repair
 from stoker_builder.data import DataSet
 from stoker_builder.errors import BuildError
 from stoker_builder.kernels.cap import CappedRuntime
@@ -37,6 +38,7 @@ class Bench:
         capped: ONNX Runtime for targets with an older processor than this one.
         files: the ONNX file of every recipe that could be followed.
         failures: why a recipe could not be followed, or a candidate not be run.
+        repairs: what came of the recipes whose answers were not good enough, by recipe.
         audits: what the runtime made of each candidate, by name.
         screened: answers to the selection samples, by place and candidate.
         answers: those of the finalists to the certification samples.
@@ -56,6 +58,7 @@ class Bench:
     capped: CappedRuntime | None = None
     files: dict[str, Path] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    repairs: dict[str, Repair] = field(default_factory=dict)
     audits: dict[str, Audit] = field(default_factory=dict)
     screened: dict[Place, dict[str, Answers]] = field(default_factory=dict)
     answers: dict[Place, dict[str, Answers]] = field(default_factory=dict)
@@ -98,7 +101,14 @@ class Bench:
         if not self.searched:
             return candidates_of((), runtimes)
         given = (GIVEN,) if self.source.prequantised else ()
-        return candidates_of((*given, *target.recipes), runtimes, target.float_precisions)
+        repairs = [self.repairs[name] for name in target.recipes if name in self.repairs]
+        repaired = [one.name for one in repairs if one.reverted]
+        recipes = (*given, *target.recipes, *repaired)
+        return candidates_of(recipes, runtimes, target.float_precisions)
+
+    def repair_of(self, recipe: str) -> Repair | None:
+        """What was repaired into a file; None for a file of a recipe."""
+        return next((one for one in self.repairs.values() if one.name == recipe), None)
 
     def place_of(self, target: TargetSpec, candidate: Candidate) -> Place:
         """Where a candidate for a target is run."""

@@ -105,7 +105,15 @@ def _row(bench: Bench, target: TargetSpec, candidate: Candidate, place: Place) -
         failure = bench.failures.get(candidate.recipe) or bench.failures.get(candidate.name, "")
         return Row(target.name, candidate, None, why=failure)
     pace = bench.timings.get(place, Timings({})).pace(candidate.name)
-    row = Row(target.name, candidate, path, size_bytes=path.stat().st_size, pace=pace)
+    repair = bench.repair_of(candidate.recipe) or bench.repairs.get(candidate.recipe)
+    row = Row(
+        target.name,
+        candidate,
+        path,
+        size_bytes=path.stat().st_size,
+        pace=pace,
+        damages=repair.damages if repair else (),
+    )
     if candidate.is_float:
         return row
     row = replace(row, fusion=found.fusion(bench.audits[REFERENCE.name]), audited=found.passed)

@@ -258,7 +258,7 @@ def _packed(bench: Bench, target: TargetSpec, row: Row, golden: GoldenSet) -> _P
     folder = f"{request.name}/{request.version}"
     path = stamp(_path_of(row), candidate, bench.scratch)
     data = golden.encode()
-    recipe = RECIPES[candidate.recipe].summary if candidate.recipe in RECIPES else ""
+    recipe = _summary(bench, candidate)
     artifact = Artifact(
         path=f"{folder}/{row.name}.onnx",
         digest=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -276,6 +276,17 @@ def _packed(bench: Bench, target: TargetSpec, row: Row, golden: GoldenSet) -> _P
         fusion=row.fusion,
     )
     return _Packed(artifact, path, data)
+
+
+def _summary(bench: Bench, candidate: Candidate) -> str:
+    """How a file was made, in a line."""
+    repair = bench.repair_of(candidate.recipe)
+    recipe = RECIPES.get(repair.base if repair else candidate.recipe)
+    if recipe is None:
+        return ""
+    if repair is None:
+        return recipe.summary
+    return f"{recipe.summary}; {len(repair.reverted)} of {len(repair.damages)} nodes in FP32"
 
 
 def stamp(path: Path, candidate: Candidate, scratch: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A build from end to end: ingest, calibrate, quantise, audit, screen, time, certify, select."""
+"""A build from end to end: ingest, quantise, audit, screen, repair, time, certify, select."""
 
 import tempfile
 import time
@@ -20,6 +20,7 @@ from stoker_builder.models.source import ingest
 from stoker_builder.packaging import package
 from stoker_builder.progress import Progress
 from stoker_builder.release import check_output
+from stoker_builder.repair import repair
 from stoker_builder.request import BuildRequest
 from stoker_builder.split import split
 from stoker_builder.targets import TargetSpec, load_target
@@ -43,6 +44,9 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         make_files(bench, progress)
         audit_candidates(bench, progress)
         trials.screen(bench, progress)
+        if repair(bench, progress):
+            audit_candidates(bench, progress)
+            trials.screen(bench, progress)
         trials.time_all(bench, progress)
         trials.certify(bench, progress)
         tables = tuple(judge_target(bench, target) for target in targets)

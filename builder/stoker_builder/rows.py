@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from stoker_builder.candidates.candidate import Candidate
+from stoker_builder.candidates.repairs import Damage
 from stoker_builder.latency.footprint import Start
 from stoker_builder.latency.stats import LatencyStats
 from stoker_contract.manifest import Accuracy, Fusion, Precision
@@ -49,6 +50,7 @@ class Row:
         audited: the fusion audit held (always so for floating point).
         rank: 1 for the one that ships, 2 for what ships behind it for devices that lack its
             runtime, 0 for all others.
+        damages: of its nodes, the worst first, where that was asked.
     """
 
     target: str
@@ -63,6 +65,7 @@ class Row:
     pace: Pace | None = None
     start: Start | None = None
     rank: int = 0
+    damages: tuple[Damage, ...] = ()
 
     @property
     def shipped(self) -> bool:

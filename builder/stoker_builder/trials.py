@@ -26,17 +26,18 @@ _MAX_THREADS = 4  # for answering; more help little at batch 1
 
 
 def screen(bench: Bench, progress: Progress) -> None:
-    """Have every candidate answer the selection samples, except where that is emulated.
+    """Have every candidate that did not yet answer the selection samples, unless emulated.
 
     Raises:
         BuildError: what reading the samples raises.
     """
     for place, candidates in bench.places().items():
-        wanted = [c for c in candidates if _is_worth_answering(bench, c)]
+        known = bench.screened.setdefault(place, {})
+        wanted = [c for c in candidates if c.name not in known and _is_worth_answering(bench, c)]
         if place.times and wanted:
             part = bench.split.selection
             title = "screen on the selection samples"
-            bench.screened[place] = _answer_at(bench, place, wanted, part, title, progress)
+            known |= _answer_at(bench, place, wanted, part, title, progress)
 
 
 def certify(bench: Bench, progress: Progress) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,13 @@ def audit_candidates(bench: Bench, progress: Progress) -> None:
         BuildError: FP32 in ONNX Runtime can not be run.
     """
     todo = {c.name: c for target in bench.targets for c in bench.candidates(target)}
-    todo = {name: c for name, c in todo.items() if c.recipe in bench.files}
+    todo = {
+        name: c
+        for name, c in todo.items()
+        if c.recipe in bench.files and not {name, c.recipe} & {*bench.audits, *bench.failures}
+    }
+    if REFERENCE.name in bench.audits and not todo:
+        return
     with bench.stage(progress, "audit what was fused", len(todo)) as stage:
         for name, candidate in {REFERENCE.name: REFERENCE, **todo}.items():
             try:
@@ -120,6 +126,10 @@ def _audit(bench: Bench, candidate: Candidate) -> Audit:
     found = Audit.of(known) if known is not None else _audit_all(bench, candidate)
     if known is None:
         bench.cache.keep_value(key, asdict(found))
+    repair = bench.repair_of(candidate.recipe)
+    if repair is not None:
+        base = bench.audits.get(replace(candidate, recipe=repair.base).name)
+        return found if base is None else found.beside(base)
     recipe = RECIPES.get(candidate.recipe)
     return found if recipe is None or recipe.operators is None else found.among(recipe.operators)
 

@@ -43,7 +43,6 @@ class Quantiser:
         self._source = source
         self._calibration = calibration
         self._scratch = scratch
-        self._prepared: Path | None = None
         self._observer: Observer | None = None
 
     def make(self, recipe: Recipe, advance: Callable[[], object] = lambda: None) -> Path:
@@ -59,7 +58,7 @@ class Quantiser:
         path = self._scratch / f"{recipe.name}.onnx"
         try:
             with _quiet_logging():
-                model = self._prepare()
+                model = prepared(self._source, self._scratch)
                 self._quantise(model, recipe, path, advance)
         except BuildError:
             raise
@@ -69,15 +68,6 @@ class Quantiser:
             hint = "build with --precision fp32, or give a model that ONNX Runtime can quantise"
             raise BuildError(BuildCode.QUANTISE, detail, hint) from error
         return path
-
-    def _prepare(self) -> Path:
-        if self._prepared is None:
-            path = self._scratch / "prepared.onnx"
-            # folds constants and padding: without it a quantised graph can be half as fast again
-            quant_pre_process(str(self._source), str(path), skip_symbolic_shape=True)
-            _name_every_node(path)
-            self._prepared = path
-        return self._prepared
 
     def _quantise(
         self, model: Path, recipe: Recipe, path: Path, advance: Callable[[], object]
@@ -125,6 +115,16 @@ class Quantiser:
         if self._observer is None:
             self._observer = Observer(model, self._calibration, self._scratch, advance)
         return self._observer
+
+
+def prepared(source: Path, scratch: Path) -> Path:
+    """The file that candidates are quantised from, in ``scratch``: every node has a name."""
+    path = scratch / "prepared.onnx"
+    if not path.exists():
+        # folds constants and padding: without it a quantised graph can be half as fast again
+        quant_pre_process(str(source), str(path), skip_symbolic_shape=True)
+        _name_every_node(path)
+    return path
 
 
 def _quantise_dynamically(model: Path, recipe: Recipe, path: Path) -> None:

@@ -17,6 +17,7 @@ from stoker_builder.report.document import (
     DataNotes,
     Figures,
     GateNotes,
+    LayerDamage,
     MachineNotes,
     Report,
     SourceNotes,
@@ -29,6 +30,7 @@ from stoker_contract.manifest import Manifest
 _QUANTILES: Final = 101
 _DIGITS: Final = 5  # of a millisecond: below it no clock says anything
 _LINE: Final = 256
+_MOST_LAYERS: Final = 100
 _PARAGRAPH: Final = 4096
 
 
@@ -167,4 +169,8 @@ def _candidate(row: Row) -> Candidate:
             **_figures(pace.stats),
         ),
         start=Start(**asdict(row.start)) if row.start else None,
+        sensitivity=tuple(
+            LayerDamage(name=one.name[:_LINE], op_type=one.op_type, damage=one.damage)
+            for one in row.damages[:_MOST_LAYERS]
+        ),
     )
