@@ -33,7 +33,7 @@ from support.tiny_build import request_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CALIBRATION = 24
-AVX2 = Place(Way.CAPPED, "capped at AVX2", AVX2_CAP)
+AVX2 = Place(Way.CAPPED, "capped at AVX2", {"ONEDNN_MAX_CPU_ISA": AVX2_CAP})
 
 needs_vnni = pytest.mark.skipif(
     not {"avx512_vnni", "avx_vnni"} & host_isa(), reason="this processor has no VNNI"
