@@ -16,6 +16,8 @@ IDENTITY = "etc/stoker/device.pem"
 DECOMMISSION = "stoker.edge.decommission"
 ROTATE = "stoker.edge.rotate_certificates"
 OFFLINE_S = 90
+REFUSED = "session.unreachable"
+KNOCKS = 3
 
 
 def expired(proof: Proof) -> None:
@@ -23,7 +25,7 @@ def expired(proof: Proof) -> None:
     device = proof.device(2)
     with load(device, proof.releases.frames_file, proof.folder) as sent:
         _let_expire(proof, device)
-        device.restart(AGENT)
+        _restart_to_be_refused(device)
         _wait_until_offline(proof, device)
         sent.wait_for_more()
         window = sent.stop()
@@ -48,7 +50,7 @@ def revoked(proof: Proof) -> None:
     others = {name: one for name, one in proof.devices.items() if one is not device}
     ran = proof.playbooks.run(DECOMMISSION, proof.wheels, devices=others, device=device.name)
     _wait_until_offline(proof, device)
-    device.restart(AGENT)
+    _restart_to_be_refused(device)
     proof.site.fleet.wait_until_online(*others)
     forgotten = device.name not in proof.site.fleet.known()
     served = proof.wait_until_serving(device)
@@ -94,6 +96,17 @@ def _let_expire(proof: Proof, device: Device) -> None:
 def _with_certificate(pem: str, certificate: str) -> str:
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----\n"
     return pem[: pem.index(begin)] + certificate + pem[pem.index(end) + len(end) :]
+
+
+def _restart_to_be_refused(device: Device) -> None:
+    """Restart the agent, and wait until it has knocked in vain several times."""
+
+    def refused() -> int:
+        return device.journal(AGENT).count(REFUSED)
+
+    device.restart(AGENT)
+    before = refused()
+    wait_until(lambda: refused() >= before + KNOCKS, OFFLINE_S, f"{device.name} is refused")
 
 
 def _wait_until_offline(proof: Proof, device: Device) -> None:
