@@ -14,6 +14,7 @@ from stoker_contract.status import StatusEvent
 from stoker_contract.telemetry import Telemetry
 from stoker_contract.topics import fleet_filter, split
 from stoker_fleet.store import ingest
+from stoker_fleet.store.devices import is_forgotten
 from stoker_fleet.store.schema import count
 
 log = structlog.get_logger()
@@ -69,6 +70,9 @@ class Observer:
         self, session: Session, topic: str, payload: bytes, now: datetime
     ) -> tuple[Asked | None, bool]:
         _, device, what = split(topic)
+        if is_forgotten(session, device):
+            # What the broker retained of it. Once that is cleared, a device that lives is new.
+            return None, False
         match what.split("/"):
             case ["reported"]:
                 reported = _from(device, Reported.parse(payload))

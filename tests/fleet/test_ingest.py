@@ -246,6 +246,23 @@ def test_a_birth_of_a_number_that_is_too_large_is_refused(store: Store, name: st
     assert counts(store) == {"malformed": 1}
 
 
+def test_what_is_retained_of_a_forgotten_device_does_not_bring_it_back(store: Store) -> None:
+    """Until the broker has let go of it; from then on a device that lives is a new one."""
+    observe(store, TOPICS.reported, reported(1, 1))
+    with store.transaction() as session:
+        devices.forget(session, "edge-1")
+
+    observe(store, TOPICS.reported, reported(1, 1))
+    observe(store, TOPICS.presence, Presence(device="edge-1", state="offline", epoch=1))
+    with store.transaction() as session:
+        assert devices.all_devices(session) == ()
+        devices.cleared(session, "edge-1")
+
+    observe(store, TOPICS.reported, reported(1, 2))
+    with store.transaction() as session:
+        assert devices.one_device(session, "edge-1").reported is not None
+
+
 def test_a_device_that_asks_is_heard(store: Store) -> None:
     """A get names the device that wants its desired state again."""
     get = Get(device="edge-1", have_generation=3)
@@ -271,7 +288,9 @@ def test_a_topic_of_nobody_is_counted(store: Store, topic: str) -> None:
     assert counts(store) == {"malformed": 1}
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     topic=st.sampled_from([TOPICS.reported, TOPICS.presence, TOPICS.telemetry, TOPICS.get,
                            TOPICS.status("r1"), "stoker/v1/demo/edge-1/other"]),

@@ -101,6 +101,11 @@ def forgotten(session: Session) -> tuple[str, ...]:
     return tuple(session.scalars(select(Forgotten.device)))
 
 
+def is_forgotten(session: Session, name: str) -> bool:
+    """Whether the broker may still keep something of a device that was forgotten."""
+    return session.get(Forgotten, name) is not None
+
+
 def cleared(session: Session, name: str) -> None:
     """The broker keeps nothing of a forgotten device any more."""
     session.execute(delete(Forgotten).where(Forgotten.device == name))
