@@ -76,7 +76,9 @@ def _library_version(root: Path) -> str | None:
     found = [
         _LIBRARY.fullmatch(path.name) for path in root.glob("usr/lib/*-linux-gnu/libnvinfer.so.*")
     ]
-    return max((match[1] for match in found if match), default=None)
+    versions = [match[1] for match in found if match]
+    # as numbers: 10.3.0 is newer than 8.6.2
+    return max(versions, key=lambda text: [int(part) for part in text.split(".")], default=None)
 
 
 def _asked_gpu() -> str | None:

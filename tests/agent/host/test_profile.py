@@ -56,6 +56,7 @@ def test_modules_of_one_kind_are_told_apart(tmp_path: Path) -> None:
     write(tmp_path / "proc/device-tree/compatible", names)
     write(tmp_path / "proc/device-tree/model", "NVIDIA Jetson Orin Nano Developer Kit\0")
     library = tmp_path / "usr/lib/aarch64-linux-gnu"
+    write(library / "libnvinfer.so.8.6.2", "")
     write(library / "libnvinfer.so.10.3.0", "")
     write(library / "libnvinfer.so.10", "")
     write(library / "libnvinfer_plugin.so.10.3.0", "")
