@@ -5,12 +5,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from stoker_builder.candidates.audit import Audit, FloatNode, Kernel, audit, count, kernels_of
+from stoker_builder.candidates.openvino_audit import audit_openvino
 from stoker_builder.candidates.quantise import Quantiser
 from stoker_builder.candidates.recipes import RECIPES
 from stoker_builder.data import load_data
+from stoker_builder.kernels.isa import VNNI, host_isa
 from stoker_builder.split import split
+from stoker_contract.manifest import SessionOptions
+from stoker_contract.target import Runtime
 from support.builder_models import SHAPE
 from support.tiny_build import MODELS
 
@@ -145,3 +150,32 @@ def test_what_a_recipe_leaves_alone_is_no_fault_of_its_file() -> None:
     # next to nothing is not worth certifying, however well it was done
     assert not Audit(9, (convolutions,), (), 0).among(("MatMul",)).passed
     assert not Audit(0, (convolutions,), (), 0).among(("MatMul",)).passed
+
+
+@pytest.mark.skipif(not VNNI & host_isa(), reason="this processor has no VNNI")
+def test_products_in_openvino_count_whatever_their_activations_are(tmp_path: Path) -> None:
+    """Its kernels for signed activations are named in small letters, those for unsigned are not."""
+    weights = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+            helper.make_node("DequantizeLinear", ["w", "scale", "zero"], ["f"]),
+            helper.make_node("MatMul", ["d", "f"], ["y"], name="product"),
+        ],
+        "signed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64])],
+        [
+            numpy_helper.from_array(np.array(0.05, np.float32), "scale"),
+            numpy_helper.from_array(np.array(0, np.int8), "zero"),
+            numpy_helper.from_array((weights * 30).clip(-127, 127).astype(np.int8), "w"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "signed.onnx"
+    onnx.save(model, path)
+
+    found = audit_openvino(path, SessionOptions(runtime=Runtime.OPENVINO))
+
+    assert found.share == 1.0

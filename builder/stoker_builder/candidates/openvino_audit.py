@@ -17,7 +17,7 @@ from stoker_engine.openvino_backend import OpenVinoEngine
 _CONVOLUTIONS: Final = frozenset({"Convolution"})
 _PRODUCTS: Final = frozenset({"MatMul", "FullyConnected"})
 _TRANSPOSED: Final = frozenset({"Deconvolution"})
-_EIGHT_BITS: Final = ("_I8", "_U8")
+_EIGHT_BITS: Final = ("_i8", "_u8")
 
 
 def audit_openvino(path: Path, session: SessionOptions) -> Audit:
@@ -40,7 +40,7 @@ def audit_openvino(path: Path, session: SessionOptions) -> Audit:
         name = f"{kind} {_told(layer, 'originalLayersNames') or layer.get_friendly_name()}"
         if macs is None:
             uncounted.append(name)
-        elif kernel.endswith(_EIGHT_BITS):
+        elif kernel.lower().endswith(_EIGHT_BITS):  # some plugins' kernels shout, some do not
             quantised += macs
         else:
             floating.append(FloatNode(name, macs))
