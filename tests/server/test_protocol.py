@@ -303,7 +303,10 @@ def raw_request(server: ServerProcess, header: str, body: bytes = b"") -> tuple[
     with socket.create_connection(server.tcp, timeout=30) as connection:
         head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n"
         connection.sendall(head.encode())
+        answer = b""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(body)
-        answer = connection.recv(65536)
+        with contextlib.suppress(ConnectionResetError):
+            while received := connection.recv(65536):
+                answer += received
     return int(answer.split(b" ")[1]), answer
