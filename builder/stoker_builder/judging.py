@@ -42,7 +42,7 @@ def _verdicts(
     chosen = [c for c in answered if c.precision is not Precision.FP32]
     risk = Risk(total, max(len(chosen), 1))
     verdicts = {}
-    for candidate in sorted(answered, key=lambda c: _screened_loss(bench, target, c)):
+    for candidate in sorted(answered, key=lambda c: _promise(bench, target, c)):
         answers, place = answered[candidate]
         verdicts[candidate] = judge(
             bench.reference,
@@ -56,10 +56,10 @@ def _verdicts(
     return verdicts
 
 
-def _screened_loss(bench: Bench, target: TargetSpec, candidate: Candidate) -> float:
-    """What a candidate lost on the selection samples; of equals the target's order decides."""
+def _promise(bench: Bench, target: TargetSpec, candidate: Candidate) -> tuple[bool, float]:
+    """What screening expects of a candidate; of equals the target's order decides."""
     seen = screened(bench, target, candidate)
-    return seen.judged.accuracy.loss if seen is not None else 1.0
+    return seen.promise if seen is not None else (True, 1.0)
 
 
 def _filled(bench: Bench, target: TargetSpec, candidate: Candidate, judged: Judged | None) -> Row:

@@ -59,7 +59,7 @@ class Observer:
     ) -> None:
         self._part = part
         self._advance = advance
-        self._watched = scratch / "watched.onnx"
+        self._watched = scratch / f"watched-{model.name}"
         _watch_everything(model, self._watched)
         self._channels = weighted_inputs(model)
         self._sums: dict[str, NDArray[np.float64]] = {}

@@ -33,6 +33,8 @@ class Recipe:
             neighbours that are too large together, see :mod:`candidates.overflow`.
         explicit: as TensorRT takes it: activations around zero, biases in floating point, and
             only what goes into a multiplication is quantised, so that what follows one fuses.
+        as_exported: the graph is quantised as it came, without the optimisations of ONNX Runtime,
+            whose own operators are opaque to another runtime.
         corrects_bias: biases take back what rounding the weights did to the means, see
             :mod:`candidates.bias`; not where a recipe stands for what others do.
         runtimes: for which runtimes it is worth making; None for all.
@@ -48,6 +50,7 @@ class Recipe:
     operators: tuple[str, ...] | None = None
     overflow: Overflow = "ignored"
     explicit: bool = False
+    as_exported: bool = False
     corrects_bias: bool = True
     runtimes: tuple[Runtime, ...] | None = None
 
@@ -106,8 +109,10 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
             ),
             Recipe(
                 "int8-linear",
-                "matrix products only, activations calibrated",
+                "matrix products only, S8S8 around zero, activations calibrated",
+                activations="s8",
                 operators=PRODUCTS,
+                as_exported=True,
                 # ONNX Runtime does not fuse them: slower than dynamic
                 runtimes=(Runtime.OPENVINO,),
             ),
