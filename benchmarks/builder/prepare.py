@@ -78,7 +78,7 @@ def prepare(workload: Workload, folder: Path, options: list[str]) -> Prepared:
     folder.mkdir(parents=True, exist_ok=True)
     prepared = Prepared(folder)
     if not (folder / _SAMPLES).is_file():
-        data = load_data(workload.data)
+        data = load_data(workload.data, workload.data_arguments)
         parts = split(data)
         example = parts.certification[0].inputs
         ingest(workload.model, None, example, folder)
@@ -118,6 +118,7 @@ def _build(workload: Workload, release: Path, options: list[str]) -> None:
     command = [
         str(Path(sys.executable).with_name("stoker")),
         *("build", "--model", workload.model, "--data", workload.data),
+        *(f"--data-arg={name}={value}" for name, value in workload.data_arguments.items()),
         *("--name", workload.name, "--version", "1.0.0", "--counter", "1"),
         *("--targets", ",".join(dict.fromkeys([*here, AVX2_TARGET]))),
         *("--output", str(release)),

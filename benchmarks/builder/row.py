@@ -171,7 +171,7 @@ def time_row(order: Order) -> dict[str, Any]:
 def judge(order: Order) -> dict[str, Any]:
     """Have everything that is not FP32 answer the certification samples; compare with FP32."""
     workload = WORKLOADS[order.workload]
-    data = load_data(workload.data)
+    data = load_data(workload.data, workload.data_arguments)
     parts = split(data, certification_samples=order.samples)
     reference = Session(Path(order.folder) / PEERS[REFERENCE].file)  # type: ignore[operator]  # has one
     metric = metric_of(data, io_of(reference))
