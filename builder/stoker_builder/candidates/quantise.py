@@ -1,9 +1,9 @@
 """Making INT8 candidates: calibrate once, quantise once per recipe."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import onnx
 from onnxruntime.quantization import (
@@ -18,24 +18,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from stoker_builder.candidates.bias import correct_biases
 from stoker_builder.candidates.overflow import is_depthwise, make_overflow_free
 from stoker_builder.candidates.ranges import Observer, save_ranges
-from stoker_builder.candidates.recipes import MULTIPLYING, PRODUCTS, Ranges, Recipe
+from stoker_builder.candidates.recipes import MULTIPLYING, Ranges, Recipe
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.split import Part
-
-_EXPLICIT: Final[Mapping[str, Any]] = {
-    "ActivationSymmetric": True,
-    "WeightSymmetric": True,
-    "QuantizeBias": False,
-    "OpTypesToExcludeOutputQuantization": list(MULTIPLYING),
-}
-# Only products with a weight, and only what goes into them: the rest stays in floating point.
-# Around zero: a zero point is a correction that OpenVINO computes for each product.
-_PRODUCTS_ONLY: Final[Mapping[str, Any]] = {
-    "MatMulConstBOnly": True,
-    "ActivationSymmetric": True,
-    "QuantizeBias": False,
-    "OpTypesToExcludeOutputQuantization": list(PRODUCTS),
-}
 
 
 class Quantiser:
@@ -87,11 +72,15 @@ class Quantiser:
         self, model: Path, recipe: Recipe, path: Path, advance: Callable[[], object]
     ) -> None:
         overrides, excluded = _seven_bits(model) if recipe.overflow == "seven-bits" else ({}, [])
-        options = {"TensorQuantOverrides": overrides} if overrides else {}
-        if recipe.explicit:
-            options.update(_EXPLICIT)
-        elif recipe.operators == PRODUCTS:
-            options.update(_PRODUCTS_ONLY)
+        options: dict[str, Any] = {"TensorQuantOverrides": overrides} if overrides else {}
+        if recipe.symmetric:
+            options |= {"ActivationSymmetric": True, "WeightSymmetric": True}
+        if recipe.inputs_only:
+            options |= {
+                "QuantizeBias": False,
+                "OpTypesToExcludeOutputQuantization": list(MULTIPLYING),
+                "MatMulConstBOnly": True,
+            }
         quantize_static(
             str(model),
             str(path),

@@ -31,8 +31,9 @@ class Recipe:
             ``seven-bits`` halves the range of all weights but those of the first
             convolution, which stays in FP32, and of depthwise ones; ``pairs`` trims only the
             neighbours that are too large together, see :mod:`candidates.overflow`.
-        explicit: as TensorRT takes it: activations around zero, biases in floating point, and
-            only what goes into a multiplication is quantised, so that what follows one fuses.
+        inputs_only: only what goes into a multiplication with a weight is quantised, and biases
+            stay in floating point, so that what follows a multiplication fuses into it.
+        symmetric: activations are quantised around zero.
         as_exported: the graph is quantised as it came, without the optimisations of ONNX Runtime,
             whose own operators are opaque to another runtime.
         corrects_bias: biases take back what rounding the weights did to the means, see
@@ -49,7 +50,8 @@ class Recipe:
     dynamic: bool = False
     operators: tuple[str, ...] | None = None
     overflow: Overflow = "ignored"
-    explicit: bool = False
+    inputs_only: bool = False
+    symmetric: bool = False
     as_exported: bool = False
     corrects_bias: bool = True
     runtimes: tuple[Runtime, ...] | None = None
@@ -79,7 +81,8 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
                 "S8S8 around zero, per channel, as TensorRT takes it",
                 activations="s8",
                 operators=MULTIPLYING,
-                explicit=True,
+                inputs_only=True,
+                symmetric=True,
             ),
             Recipe(
                 "int8-pairs",
@@ -108,10 +111,28 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
                 runtimes=(Runtime.ONNXRUNTIME,),
             ),
             Recipe(
+                "int8-inputs",
+                "U8S8, only what goes into multiplications, what follows fuses",
+                operators=MULTIPLYING,
+                inputs_only=True,
+                # ONNX Runtime fuses only what is quantised on both sides
+                runtimes=(Runtime.OPENVINO,),
+            ),
+            Recipe(
+                "int8-inputs-pairs",
+                "what goes into multiplications, no pair of weights can overflow without VNNI",
+                operators=MULTIPLYING,
+                inputs_only=True,
+                overflow="pairs",
+                runtimes=(Runtime.OPENVINO,),
+            ),
+            Recipe(
                 "int8-linear",
                 "matrix products only, S8S8 around zero, activations calibrated",
                 activations="s8",
                 operators=PRODUCTS,
+                inputs_only=True,
+                symmetric=True,
                 as_exported=True,
                 # ONNX Runtime does not fuse them: slower than dynamic
                 runtimes=(Runtime.OPENVINO,),
