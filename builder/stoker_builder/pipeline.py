@@ -12,6 +12,7 @@ from stoker_builder.cache import Cache
 from stoker_builder.candidates.making import audit_candidates, make_files
 from stoker_builder.candidates.recipes import FP32
 from stoker_builder.data import load_data, read
+from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.judging import judge_target
 from stoker_builder.kernels.cap import CapError, CappedRuntime, capped_runtime
 from stoker_builder.kernels.places import cap_for
@@ -62,7 +63,11 @@ def _targets(request: BuildRequest) -> tuple[tuple[TargetSpec, ...], tuple[PlanT
     names = [name for name in request.targets if name not in known]
     if plans and not names:
         names = [PORTABLE]
-    return tuple(load_target(name) for name in names), plans
+    loaded = tuple(load_target(name) for name in names)
+    if len({target.name for target in loaded}) != len(loaded):
+        detail = "two files of --targets have the same name in them"
+        raise BuildError(BuildCode.TARGET_FILE, detail, "give each target a name of its own")
+    return loaded, plans
 
 
 def _prepare(

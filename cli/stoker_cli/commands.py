@@ -57,6 +57,12 @@ COMMANDS: Final = (
         group=False,
         extra="builder",
     ),
+    Command(
+        "target",
+        "List what a release can be built for, and show one to begin your own with.",
+        "stoker_cli.target",
+        extra="builder",
+    ),
     Command("key", "Make and show the signing keys.", "stoker_cli.key", extra="fleet"),
     Command(
         "pki",

@@ -69,7 +69,13 @@ _DataArgument = Annotated[
     list[str] | None,
     typer.Option(help="a keyword argument of that function, repeatable", metavar="KEY=VALUE"),
 ]
-_Targets = Annotated[str, typer.Option(help="comma-separated", metavar="NAMES")]
+_Targets = Annotated[
+    str,
+    typer.Option(
+        help="comma-separated: names (`stoker target list`), or .toml files of your own",
+        metavar="NAMES",
+    ),
+]
 _Runtimes = Annotated[
     str, typer.Option(help="that the devices may have, comma-separated", metavar="NAMES")
 ]
