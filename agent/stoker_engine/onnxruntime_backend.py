@@ -8,6 +8,7 @@ import onnxruntime as ort
 from stoker_contract.codes import ReasonCode
 from stoker_contract.errors import ContractError
 from stoker_contract.manifest import DType, EngineIO, SessionOptions, TensorSpec
+from stoker_engine.cores import threads_here
 from stoker_engine.engine import Array, EngineError, as_array
 
 DTYPE_OF_ORT: Final = {
@@ -68,7 +69,7 @@ def open_engine(path: str, session: SessionOptions) -> OnnxRuntimeEngine:
 def settings_of(options: SessionOptions) -> Any:  # noqa: ANN401 - the runtime has no types
     """The runtime's settings for a session."""
     settings = ort.SessionOptions()
-    settings.intra_op_num_threads = options.intra_op_threads
+    settings.intra_op_num_threads = threads_here(options.intra_op_threads)
     settings.inter_op_num_threads = 1
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     settings.graph_optimization_level = _OPTIMISATION[options.graph_optimisation]

@@ -10,6 +10,7 @@ import openvino as ov
 from stoker_contract.codes import ReasonCode
 from stoker_contract.errors import ContractError
 from stoker_contract.manifest import DType, EngineIO, SessionOptions, TensorSpec
+from stoker_engine.cores import threads_here
 from stoker_engine.engine import Array, EngineError
 
 _DTYPES: Final = {
@@ -81,7 +82,7 @@ def settings_of(options: SessionOptions) -> dict[str, Any]:
     """The plugin's settings for a session."""
     runs = options.parallel_runs
     return {
-        "INFERENCE_NUM_THREADS": options.intra_op_threads * runs,
+        "INFERENCE_NUM_THREADS": threads_here(options.intra_op_threads * runs),
         "NUM_STREAMS": runs,
         # without this a processor with BF16 does not answer as FP32 was certified
         "INFERENCE_PRECISION_HINT": _FLOAT_PRECISION[options.float_precision],

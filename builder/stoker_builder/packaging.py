@@ -15,10 +15,11 @@ from stoker_builder.cache import digest_of_file
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import FP32, RECIPES
 from stoker_builder.data import Sample, content_digest
-from stoker_builder.errors import BuildError
+from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.emulation import Emulator
 from stoker_builder.kernels.engines import EngineRunner, runner_at
 from stoker_builder.kernels.places import Way, native
+from stoker_builder.latency.concurrency import best_use, measure_concurrency
 from stoker_builder.latency.footprint import Start, measure_start
 from stoker_builder.profiling.inside import Inside, Version, look_inside, write_traces
 from stoker_builder.progress import Progress
@@ -30,6 +31,7 @@ from stoker_builder.targets import TargetSpec
 from stoker_builder.tensorrt.targets import PlanTarget
 from stoker_contract.manifest import Artifact, Footprint, Latency, Manifest, Source
 from stoker_contract.target import ArtifactKind, Runtime, runtime_of
+from stoker_engine.engine import EngineError
 
 _MAX_USE_S = 1.0
 
@@ -162,7 +164,8 @@ def _pack_target(
     shipped = sorted((row for row in rows if row.shipped), key=lambda row: row.rank)
     emulator = Emulator(target, bench.request.emulation_budget_s, progress, bench.cache)
     entries = []
-    for row in shipped:
+    for chosen in shipped:
+        row = _on_its_cores(bench, target, chosen, progress)
         with progress.stage(f"golden set for {target.name}, {row.name}", 2) as at:
             golden = _golden(bench, target, row)
             at.advance()
@@ -171,9 +174,38 @@ def _pack_target(
         seen = timed
         if bench.place_of(target, row.candidate).way is Way.EMULATED:
             seen, golden = _emulate_shipped(target, timed, golden, emulator)
-        rows = tuple(seen if row.name == other.name else other for other in rows)
         entries.append(_packed(bench, target, seen, golden))
+        # how it uses its cores makes it no other candidate
+        seen = replace(seen, candidate=chosen.candidate)
+        rows = tuple(seen if row.name == other.name else other for other in rows)
     return tuple(_emulate_refused(bench, target, row, emulator) for row in rows), entries
+
+
+def _on_its_cores(bench: Bench, target: TargetSpec, row: Row, progress: Progress) -> Row:
+    """The same with the threads and parallel runs that serve the goal best.
+
+    Measured with the kernels of this machine: how work divides is a question of the graph first.
+    """
+    request, session = bench.request, row.candidate.session
+    if request.cores == 1 or request.latency_s == 0:
+        return row
+    if target.arch != bench.machine.arch:
+        progress.note(f"{target.name}: how it uses {request.cores} cores is not measurable here")
+        return row
+    seconds = min(request.latency_s, _MAX_USE_S)
+    with progress.stage(f"threads and parallel runs of {row.name}", 1) as at:
+        try:
+            uses = measure_concurrency(
+                _path_of(row), bench.example, session, cores=request.cores, seconds=seconds
+            )
+        except EngineError as error:
+            hint = "run it again; report it if it repeats"
+            raise BuildError(BuildCode.MEASURE, error.detail, hint) from None
+        at.advance()
+    best = best_use(uses, request.goal)
+    chosen = {"intra_op_threads": best.threads, "parallel_runs": best.parallel}
+    used = replace(row.candidate, session=session.model_copy(update=chosen))
+    return replace(row, candidate=used)
 
 
 def _golden(bench: Bench, target: TargetSpec, row: Row) -> GoldenSet:

@@ -1,5 +1,6 @@
 """What is to be built, checked before anything slow begins."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -7,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.latency.concurrency import Goal
 from stoker_builder.latency.torch_routes import DEFAULT_ROUTES, ROUTES
 from stoker_builder.models.source import DEFAULT_TERMS, Terms
 from stoker_contract.names import PositiveInt, Slug, Version
@@ -44,6 +46,8 @@ class BuildRequest:
         certification_samples: at most so many; None takes all there are.
         latency_s: how long each variant is timed, at least; 0 times nothing, and then no
             INT8 ships.
+        cores: of a device that inference may use; how each artifact uses them is measured.
+        goal: what is made good use of them for, ``latency`` or ``throughput``.
         baselines: time the unoptimised graph and what the audit refused as well: it shows
             where the speed comes from, and takes time.
         torch_routes: PyTorch's own ways to run the model that are timed too.
@@ -74,6 +78,8 @@ class BuildRequest:
     calibration_samples: int = 100
     certification_samples: int | None = None
     latency_s: float = LATENCY_S
+    cores: int = 1
+    goal: Goal = "latency"
     baselines: bool = True
     torch_routes: tuple[str, ...] = DEFAULT_ROUTES
     emulation_budget_s: float = EMULATION_BUDGET_S
@@ -90,6 +96,12 @@ class BuildRequest:
         _check(Slug, self.name, "--name", "lower-case letters, digits, dots and dashes")
         _check(Version, self.version, "--version", "1.0.0, say")
         _check(PositiveInt, self.counter, "--counter", "a whole number that rises every time")
+        _check(PositiveInt, self.cores, "--cores", "a whole number")
+        here = os.cpu_count() or 1
+        if self.cores > here:
+            detail = f"--cores is {self.cores}, and this machine has {here}"
+            hint = "how a model uses them is measured: build where there are as many"
+            raise BuildError(BuildCode.BAD_REQUEST, detail, hint)
         within = "points between 0 and 100"
         _check(_Fraction, self.budget, "--budget", within)
         _check(_Fraction, self.slice_budget, "--slice-budget", within)

@@ -110,7 +110,8 @@ class GoldenSet:
 
 def ways(session: SessionOptions) -> tuple[SessionOptions, ...]:
     """The ways in which a file may be computed on a device of the same target."""
-    threads = session.model_copy(update={"intra_op_threads": 2})
+    other_threads = 2 if session.intra_op_threads == 1 else 1
+    threads = session.model_copy(update={"intra_op_threads": other_threads})
     other = session.model_copy(update={"graph_optimisation": "extended"})
     # OpenVINO has no levels of optimisation
     return (session, threads) if session.runtime else (session, threads, other)

@@ -2,10 +2,10 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from stoker_contract.target import ArtifactKind
 from stoker_engine.backends import open_engine
 from stoker_engine.engine import Engine
 
+Goal = Literal["latency", "throughput"]
+
 _ROUNDS: Final = 5
+_SAME: Final = 1.03  # two figures within this are one figure measured twice
 _WARM_RUNS: Final = 3
 
 
@@ -33,6 +36,26 @@ class Use:
     p50_ms: float
     p99_ms: float
     per_second: float
+
+
+def best_use(uses: Sequence[Use], goal: Goal) -> Use:
+    """The way to use the cores that serves a goal best; of equals the one with least threads.
+
+    Args:
+        uses: what was measured.
+        goal: ``latency``, of one caller who has all cores; ``throughput``, of all callers.
+
+    Raises:
+        ValueError: nothing was measured.
+    """
+    if goal == "latency":
+        alone = [use for use in uses if use.parallel == 1]
+        least_ms = min(use.p50_ms for use in alone)
+        good = [use for use in alone if use.p50_ms <= least_ms * _SAME]
+    else:
+        most = max(use.per_second for use in uses)
+        good = [use for use in uses if use.per_second * _SAME >= most]
+    return min(good, key=lambda use: (use.threads * use.parallel, use.p50_ms))
 
 
 def ways_to_use(cores: int) -> Iterator[tuple[int, int]]:

@@ -21,6 +21,13 @@ class Gate(StrEnum):
     POINT = "point"
 
 
+class OptimiseFor(StrEnum):
+    """What cores are used for."""
+
+    LATENCY = "latency"
+    THROUGHPUT = "throughput"
+
+
 class Precision(StrEnum):
     """Which candidates are made."""
 
@@ -103,6 +110,15 @@ _Latency = Annotated[
     float | None,
     typer.Option(help="time each variant for so long; 0 for not at all", min=0.0, metavar="S"),
 ]
+_Cores = Annotated[
+    int,
+    typer.Option(
+        help="of a device that inference may use; how each artifact uses them is measured", min=1
+    ),
+]
+_OptimiseFor = Annotated[
+    OptimiseFor, typer.Option(help="of one caller, or of many: what more than one core is used for")
+]
 _TorchRoutes = Annotated[
     str,
     typer.Option(
@@ -145,6 +161,8 @@ def build(  # noqa: PLR0913  one parameter per option
     precision: _Precision = Precision.AUTO,
     samples: _Samples = None,
     latency_s: _Latency = None,
+    cores: _Cores = 1,
+    optimise_for: _OptimiseFor = OptimiseFor.LATENCY,
     torch_routes: _TorchRoutes = "eager",
     emulation_budget_s: _Emulation = None,
     profile: _Profile = None,
@@ -181,6 +199,8 @@ def build(  # noqa: PLR0913  one parameter per option
         gate=gate.value,
         certification_samples=samples,
         latency_s=_given(latency_s, defaults.QUICK_LATENCY_S if quick else defaults.LATENCY_S),
+        cores=cores,
+        goal=optimise_for.value,
         baselines=not quick,
         torch_routes=_routes(torch_routes),
         emulation_budget_s=_given(

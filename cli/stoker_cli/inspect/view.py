@@ -71,7 +71,8 @@ def _artifact(artifact: Artifact) -> Facts:
     yield "for", needs
     yield "precision", f"{artifact.precision} {artifact.recipe}".strip()
     runtime = runtime_of(artifact.kind, session.runtime)
-    yield "runs with", f"{runtime}, {_threads(session.intra_op_threads)}"
+    runs = f", {session.parallel_runs} runs at once" if session.parallel_runs > 1 else ""
+    yield "runs with", f"{runtime}, {_threads(session.intra_op_threads)}{runs}"
     yield "takes", "; ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in artifact.io.inputs)
     yield "gives", "; ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in artifact.io.outputs)
     yield "accuracy", _accuracy(artifact.accuracy)
