@@ -1,8 +1,9 @@
 """Ten spoken commands in noise, from voices that the network never heard.
 
-The Debian program ``espeak-ng`` speaks them. A clip is decided by its name alone (word, voice,
-accent, pace, pitch), noise included, so two builds hear the same clips. Synthetic voices are no
-people: what is certified here is what a faster artifact loses, not how well it understands you.
+The Debian program ``espeak-ng`` speaks them. A clip's name (word, voice, accent, pace, pitch)
+decides what is said and the noise around it, so two builds hear the same; once in thousands the
+program itself says a few milliseconds differently. Synthetic voices are no people: what is
+certified here is what a faster artifact loses, not how well it understands you.
 """
 
 import hashlib

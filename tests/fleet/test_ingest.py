@@ -21,6 +21,7 @@ from stoker_contract.status import Measured, Phase, StatusEvent
 from stoker_contract.telemetry import LatencyWindow, Telemetry
 from stoker_contract.topics import DeviceTopics
 from stoker_fleet.core.assignment import RolloutPlan
+from stoker_fleet.core.rollout import measure
 from stoker_fleet.observer import Asked, Observer
 from stoker_fleet.store import devices, rollouts
 from stoker_fleet.store.latency import merged_latency
@@ -168,6 +169,16 @@ def test_the_first_outcome_is_the_outcome(store: Store) -> None:
         observe(store, TOPICS.status(rollout_id), data)
 
     assert view(store, rollout_id).devices[0].outcome is Outcome.ROLLED_BACK
+
+
+def test_who_works_on_it_was_notified(store: Store) -> None:
+    """A quick device may report before the broker says that it took the desired state."""
+    rollout_id = rollout(store)
+    before = measure(view(store, rollout_id).devices).notified
+
+    observe(store, TOPICS.status(rollout_id), event(rollout_id, 1, Phase.DOWNLOADING))
+
+    assert (before, measure(view(store, rollout_id).devices).notified) == (0, 1)
 
 
 def test_a_generation_that_was_overtaken_is_superseded(store: Store) -> None:

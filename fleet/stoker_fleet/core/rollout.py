@@ -32,7 +32,8 @@ class DeviceProgress:
     Attributes:
         skipped: the controller did not address it, and why. It never takes this release.
         generation: of the desired state that was signed for it.
-        notified: the broker has the desired state.
+        notified: the broker said that it has the desired state, or the device that it works
+            on it: a quick device may be first.
     """
 
     device: str

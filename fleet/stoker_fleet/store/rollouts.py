@@ -342,7 +342,7 @@ def _progress(
         device=common.device,
         reachable=common.reachable,
         generation=desired.generation,
-        notified=desired.published_at is not None,
+        notified=desired.published_at is not None or desired.phase is not None,
         phase=Phase(desired.phase) if desired.phase else None,
         outcome=Outcome(desired.outcome) if desired.outcome else None,
         code=ReasonCode(desired.code) if desired.code else None,
