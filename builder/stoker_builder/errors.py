@@ -1,6 +1,6 @@
 """Why a build stopped: a code, what was found, and what to do about it."""
 
-from enum import StrEnum
+from stoker_contract.enums import StrEnum
 
 
 class BuildCode(StrEnum):

@@ -2,11 +2,10 @@
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from support.environments import ROOT, environment
+from support.environments import ROOT, environment, python_3_10
 
 REQUIREMENTS = (
     "pydantic>=2.9",
@@ -15,19 +14,6 @@ REQUIREMENTS = (
     "pytest-timeout",
     "hypothesis>=6.115",
 )
-CANDIDATES = ("python3.10", *Path("~/.pyenv/versions").expanduser().glob("3.10.*/bin/python"))
-
-
-def python_3_10() -> str | None:
-    check = "import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 10))"
-    for candidate in map(str, CANDIDATES):
-        try:
-            done = subprocess.run([candidate, "-c", check], check=False, capture_output=True)
-        except FileNotFoundError:
-            continue
-        if done.returncode == 0:
-            return candidate
-    return None
 
 
 @pytest.mark.timeout(600)  # the first run installs the packages

@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".env-cache"
+CANDIDATES = ("python3.10", *Path("~/.pyenv/versions").expanduser().glob("3.10.*/bin/python"))
 
 
 def environment(name: str, requirements: Sequence[str], python: str = sys.executable) -> Path:
@@ -27,3 +28,16 @@ def environment(name: str, requirements: Sequence[str], python: str = sys.execut
         subprocess.run([*pip, *requirements], check=True, cwd=ROOT)
         complete.touch()
     return interpreter
+
+
+def python_3_10() -> str | None:
+    """The Python 3.10 of this machine that can make environments, if there is one."""
+    check = "import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 10))"
+    for candidate in map(str, CANDIDATES):
+        try:
+            done = subprocess.run([candidate, "-c", check], check=False, capture_output=True)
+        except FileNotFoundError:
+            continue
+        if done.returncode == 0:
+            return candidate
+    return None

@@ -1,12 +1,12 @@
 """The targets a release can be built for: data beside this module, or files of the user's."""
 
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
+from stoker_builder import toml
 from stoker_builder.candidates.recipes import RECIPES
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_contract.document import Document
@@ -97,9 +97,9 @@ def _load_file(path: Path) -> TargetSpec:
 def _parse(text: str, where: str) -> TargetSpec:
     hint = "`stoker target show x86-64-vnni` prints one to begin with"
     try:
-        told = tomllib.loads(text)
+        told = toml.loads(text)
         found = TargetSpec.model_validate(told, strict=False)
-    except tomllib.TOMLDecodeError as error:
+    except toml.TOMLDecodeError as error:
         raise BuildError(BuildCode.TARGET_FILE, f"{where} is no TOML: {error}", hint) from None
     except ValidationError as error:
         first = error.errors()[0]

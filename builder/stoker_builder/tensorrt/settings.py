@@ -1,8 +1,7 @@
 """How a plan is compiled, as a value that crosses to the process that compiles it."""
 
-from typing import Self
-
 from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from stoker_contract.document import Document
 from stoker_contract.enums import StrEnum

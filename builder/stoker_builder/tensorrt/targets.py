@@ -1,10 +1,10 @@
 """The targets that plans are compiled for, as data beside this module."""
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Final
 
+from stoker_builder import toml
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.tensorrt.settings import CompileSettings
 from stoker_contract.document import Document
@@ -139,4 +139,4 @@ def _on_dla(plain: PlanTarget) -> PlanTarget:
 
 
 def _read(name: str) -> object:
-    return tomllib.loads(resources.files(__package__).joinpath(name).read_text())
+    return toml.loads(resources.files(__package__).joinpath(name).read_text())
