@@ -76,7 +76,10 @@ def _is_repairable(name: str) -> bool:
     """Everything that it can quantise is quantised, and it can not overflow where it runs."""
     recipe = RECIPES.get(name)
     return recipe is not None and (
-        recipe.corrects_bias and recipe.per_channel and not recipe.dynamic and not recipe.operators
+        recipe.corrects_bias != "no"
+        and recipe.per_channel
+        and not recipe.dynamic
+        and not recipe.operators
     )
 
 

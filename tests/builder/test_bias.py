@@ -1,6 +1,7 @@
 """Biases that take back what rounding the weights did to the means."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from stoker_builder.candidates.measured_bias import can_be_measured
 from stoker_builder.candidates.quantise import Quantiser
 from stoker_builder.candidates.recipes import RECIPES
 from stoker_builder.data import MemoryDataSet, Sample
@@ -110,3 +112,69 @@ def test_a_recipe_that_stands_for_others_leaves_biases_alone(tmp_path: Path) -> 
         if tensor.data_type == TensorProto.INT32 and tensor.dims == [4]
     ]
     assert all((bias == 0).all() for bias in biases)
+
+
+def chain(path: Path) -> Path:
+    """Two layers with a ReLU between them, behind which a spread has become a mean."""
+    rng = np.random.default_rng(7)
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["p"], name="first"),
+        helper.make_node("Relu", ["p"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "v", "c"], ["y"], name="second"),
+    ]
+    return saved(
+        path,
+        nodes,
+        w=rng.normal(0, 1, (8, 8, 1, 1)).astype(np.float32),
+        b=np.zeros(8, np.float32),
+        v=weights(4, 8, 1, 1),
+        c=np.zeros(4, np.float32),
+    )
+
+
+@pytest.mark.parametrize(("recipe", "made"), [("int8-inputs", chain), ("int8-linear", product)])
+def test_a_measured_bias_takes_back_what_all_rounding_did(
+    tmp_path: Path, recipe: str, made: Callable[[Path], Path]
+) -> None:
+    """Biases that are measured leave the means of the output where they were."""
+    source = made(tmp_path / "source.onnx")
+    parts = activations((8, 6, 6) if made is not product else (8,))
+    wanted = mean_of(source, parts)
+    off = {}
+    for way in ("no", "measured"):
+        scratch = tmp_path / way
+        scratch.mkdir()
+        how = replace(RECIPES[recipe], corrects_bias=way)
+        quantised = Quantiser(source, parts.calibration, scratch).make(how)
+        off[way] = np.abs(mean_of(quantised, parts) - wanted).max()
+
+    assert off["measured"] < off["no"] / 3
+
+
+def test_a_graph_with_a_graph_in_it_is_corrected_by_its_weights(tmp_path: Path) -> None:
+    """What can not be run in pieces keeps the correction that needs no run."""
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["p"], ["q"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("q", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["p"], name="conv"),
+        helper.make_node("ReduceMax", ["p"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "zero"], ["some"]),
+        helper.make_node("If", ["some"], ["y"], then_branch=branch, else_branch=branch),
+    ]
+    source = saved(
+        tmp_path / "source.onnx",
+        nodes,
+        w=weights(4, 8, 1, 1),
+        b=np.zeros(4, np.float32),
+        zero=np.zeros((), np.float32),
+    )
+    parts = activations((8, 6, 6))
+
+    quantised = Quantiser(source, parts.calibration, tmp_path).make(RECIPES["int8-inputs"])
+
+    assert not can_be_measured(quantised)
+    assert np.abs(mean_of(source, parts) - mean_of(quantised, parts)).max() < 0.4 * GRID * 2 * 7 / 4

@@ -58,7 +58,7 @@ def _correct(graph: QdqGraph, node: onnx.NodeProto, means: Means) -> bool:
         return False
     rounded = _rounded(node, graph.values(names[0]), graph.values(names[1]))
     shift = _shift(node, weight - rounded, mean)
-    return shift is not None and _move(graph, node, shift)
+    return shift is not None and move_bias(graph, node, shift) is not None
 
 
 def _rounded(node: onnx.NodeProto, whole: Floats, scale: Floats) -> Floats:
@@ -85,23 +85,36 @@ def _shift(node: onnx.NodeProto, error: Floats, mean: Floats) -> Floats | None:
     return np.asarray((per_input * seen).sum(axis=1), np.float64)
 
 
-def _move(graph: QdqGraph, node: onnx.NodeProto, shift: Floats) -> bool:
+def move_bias(graph: QdqGraph, node: onnx.NodeProto, shift: Floats) -> Floats | None:
+    """Add to the bias of a node.
+
+    Args:
+        graph: it is changed.
+        node: of it.
+        shift: for each output channel.
+
+    Returns:
+        What was added, which whole numbers can not always hold exactly; None when the node has
+        no bias of its own.
+    """
     dequantise = graph.dequantised(node, 2)
     if dequantise is not None:
         name, scale = dequantise.input[0], graph.values(dequantise.input[1])
-        old = graph.values(name)
-        limits = np.iinfo(np.int32)
-        new = np.clip(np.round(old + shift / scale), limits.min, limits.max).astype(np.int32)
     else:
         found = _float_bias(graph, node)
         if found is None:
-            return False
-        name, old = found, graph.values(found)
-        new = (old + shift).astype(np.float32)
+            return None
+        name, scale = found, np.ones(1)
+    old = graph.values(name)
     if old.shape != shift.shape or graph.uses[name] != 1:
-        return False
+        return None
+    if dequantise is not None:
+        limits = np.iinfo(np.int32)
+        new = np.clip(np.round(old + shift / scale), limits.min, limits.max).astype(np.int32)
+    else:
+        new = (old + shift).astype(np.float32)
     graph.replace(name, new)
-    return True
+    return np.asarray((new.astype(np.float64) - old) * scale, np.float64)
 
 
 def _float_bias(graph: QdqGraph, node: onnx.NodeProto) -> str | None:

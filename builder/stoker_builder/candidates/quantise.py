@@ -16,6 +16,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from stoker_builder.candidates.bias import correct_biases
+from stoker_builder.candidates.measured_bias import can_be_measured, measure_biases
 from stoker_builder.candidates.overflow import is_depthwise, make_overflow_free
 from stoker_builder.candidates.ranges import Observer, save_ranges
 from stoker_builder.candidates.recipes import MULTIPLYING, Ranges, Recipe
@@ -65,7 +66,11 @@ class Quantiser:
             self._quantise_statically(model, recipe, path, advance)
         if recipe.overflow == "pairs":
             make_overflow_free(path, model, path)
-        if recipe.corrects_bias and not recipe.dynamic:
+        if recipe.dynamic or recipe.corrects_bias == "no":
+            return
+        if recipe.corrects_bias == "measured" and can_be_measured(path):
+            measure_biases(path, model, self._calibration, self._scratch)
+        else:
             correct_biases(path, model, self._observed(model, advance).means())
 
     def _quantise_statically(

@@ -15,6 +15,7 @@ MULTIPLYING: Final = ("Conv", "ConvTranspose", *PRODUCTS)
 
 Ranges = Literal["minmax", "percentile", "entropy"]
 Overflow = Literal["ignored", "seven-bits", "pairs"]
+CorrectsBias = Literal["no", "of weights", "measured"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ class Recipe:
         symmetric: activations are quantised around zero.
         as_exported: the graph is quantised as it came, without the optimisations of ONNX Runtime,
             whose own operators are opaque to another runtime.
-        corrects_bias: biases take back what rounding the weights did to the means, see
-            :mod:`candidates.bias`; not where a recipe stands for what others do.
+        corrects_bias: biases take back what rounding ``of weights`` does to the means, see
+            :mod:`candidates.bias`, or what all of it was ``measured`` to do, see
+            :mod:`candidates.measured_bias`; ``no`` where a recipe stands for what others do.
         runtimes: for which runtimes it is worth making; None for all.
         summary: for the report.
     """
@@ -53,7 +55,7 @@ class Recipe:
     inputs_only: bool = False
     symmetric: bool = False
     as_exported: bool = False
-    corrects_bias: bool = True
+    corrects_bias: CorrectsBias = "of weights"
     runtimes: tuple[Runtime, ...] | None = None
 
 
@@ -68,13 +70,13 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
                 "int8-pertensor",
                 "U8S8, weights per tensor, ONNX Runtime's default",
                 per_channel=False,
-                corrects_bias=False,
+                corrects_bias="no",
             ),
             Recipe(
                 "int8-s8s8",
                 "S8S8, as ONNX Runtime takes it by default",
                 activations="s8",
-                corrects_bias=False,
+                corrects_bias="no",
             ),
             Recipe(
                 "int8-explicit",
@@ -115,6 +117,7 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
                 "U8S8, only what goes into multiplications, what follows fuses",
                 operators=MULTIPLYING,
                 inputs_only=True,
+                corrects_bias="measured",
                 # ONNX Runtime fuses only what is quantised on both sides
                 runtimes=(Runtime.OPENVINO,),
             ),
@@ -123,6 +126,7 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
                 "what goes into multiplications, no pair of weights can overflow without VNNI",
                 operators=MULTIPLYING,
                 inputs_only=True,
+                corrects_bias="measured",
                 overflow="pairs",
                 runtimes=(Runtime.OPENVINO,),
             ),
