@@ -1,4 +1,4 @@
-"""ONNX Runtime on the processor."""
+"""ONNX Runtime: on the processor, or on what a manifest allows and the device has."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,6 +10,7 @@ from stoker_contract.errors import ContractError
 from stoker_contract.manifest import DType, EngineIO, SessionOptions, TensorSpec
 from stoker_engine.cores import threads_here
 from stoker_engine.engine import Array, EngineError, as_array
+from stoker_engine.providers import attempts
 
 DTYPE_OF_ORT: Final = {
     "tensor(bool)": DType.BOOL,
@@ -39,12 +40,7 @@ class OnnxRuntimeEngine:
     """One inference session. The session itself may be run by several threads."""
 
     def __init__(self, path: str, options: SessionOptions) -> None:
-        try:
-            self._session = ort.InferenceSession(
-                path, sess_options=settings_of(options), providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # noqa: BLE001 - the binding's errors have no common base class
-            raise _translated(error, ReasonCode.LOAD_ERROR) from None
+        self._session = _session(path, options)
         # Copied to plain values at once: a NodeArg that is kept pins the whole session.
         self.io = _io(self._session)
 
@@ -56,6 +52,11 @@ class OnnxRuntimeEngine:
             raise _translated(error, ReasonCode.RUN_ERROR) from None
         return [as_array(output) for output in outputs]
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What runs it, in the order in which nodes are offered."""
+        return tuple(self._session.get_providers())
+
     def close(self) -> None:
         """Drop the session."""
         del self._session
@@ -64,6 +65,22 @@ class OnnxRuntimeEngine:
 def open_engine(path: str, session: SessionOptions) -> OnnxRuntimeEngine:
     """Load an ONNX file. See :class:`stoker_engine.backends.Opener`."""
     return OnnxRuntimeEngine(path, session)
+
+
+def _session(path: str, options: SessionOptions) -> Any:  # noqa: ANN401 - the runtime has no types
+    """The first session that can be made; an accelerator that fails leaves it to the next."""
+    failed: list[Exception] = []
+    for providers in attempts(options, ort.get_available_providers()):
+        try:
+            return ort.InferenceSession(
+                path,
+                sess_options=settings_of(options),
+                providers=providers,
+                enable_fallback=0,  # it would print, and forget the order
+            )
+        except Exception as error:  # noqa: BLE001, PERF203 - the binding's errors have no common base
+            failed.append(error)
+    raise _translated(failed[-1], ReasonCode.LOAD_ERROR) from None
 
 
 def settings_of(options: SessionOptions) -> Any:  # noqa: ANN401 - the runtime has no types

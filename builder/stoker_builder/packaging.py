@@ -29,7 +29,7 @@ from stoker_builder.report.files import report_files
 from stoker_builder.rows import Mark, Row
 from stoker_builder.targets import TargetSpec
 from stoker_builder.tensorrt.targets import PlanTarget
-from stoker_contract.manifest import Artifact, Footprint, Latency, Manifest, Source
+from stoker_contract.manifest import Artifact, Footprint, Latency, Manifest, Precision, Source
 from stoker_contract.target import ArtifactKind, Runtime, runtime_of
 from stoker_engine.engine import EngineError
 
@@ -165,7 +165,7 @@ def _pack_target(
     emulator = Emulator(target, bench.request.emulation_budget_s, progress, bench.cache)
     entries = []
     for chosen in shipped:
-        row = _on_its_cores(bench, target, chosen, progress)
+        row = _on_accelerators(bench, _on_its_cores(bench, target, chosen, progress))
         with progress.stage(f"golden set for {target.name}, {row.name}", 2) as at:
             golden = _golden(bench, target, row)
             at.advance()
@@ -208,6 +208,18 @@ def _on_its_cores(bench: Bench, target: TargetSpec, row: Row, progress: Progress
     return replace(row, candidate=used)
 
 
+def _on_accelerators(bench: Bench, row: Row) -> Row:
+    """The same where a device may run it on more than its processor.
+
+    Integers are quantised for processors, and a GPU has no kernels for most of them.
+    """
+    candidate, wanted = row.candidate, bench.request.accelerators
+    if not (wanted and candidate.is_float and candidate.runtime is Runtime.ONNXRUNTIME):
+        return row
+    session = candidate.session.model_copy(update={"accelerators": wanted})
+    return replace(row, candidate=replace(candidate, session=session))
+
+
 def _golden(bench: Bench, target: TargetSpec, row: Row) -> GoldenSet:
     place = bench.place_of(target, row.candidate)
     place = place if place.times else native()
@@ -219,7 +231,8 @@ def _golden(bench: Bench, target: TargetSpec, row: Row) -> GoldenSet:
             ],
             bench.split.certification,
             bench.reference,
-            precision=row.precision,
+            # FP32 on a GPU may be TF32, whose fractions are as short as those of FP16
+            precision=Precision.FP16 if row.candidate.session.accelerators else row.precision,
             classifies=bench.classifies,
         )
 

@@ -11,6 +11,7 @@ from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.latency.concurrency import Goal
 from stoker_builder.latency.torch_routes import DEFAULT_ROUTES, ROUTES
 from stoker_builder.models.source import DEFAULT_TERMS, Terms
+from stoker_contract.manifest import Accelerator
 from stoker_contract.names import PositiveInt, Slug, Version
 from stoker_contract.target import Runtime
 
@@ -36,6 +37,7 @@ class BuildRequest:
         name: of the model; ``version`` and ``counter`` tell its releases apart.
         min_counter: older releases that a device may no longer take once it saw this one.
         runtimes: that the devices may have; of these a target tries what it knows.
+        accelerators: of ONNX Runtime that a device may run FP32 on, where it has them.
         precision: ``fp32`` makes no INT8 candidates.
         budget: the accuracy that INT8 may cost, as a fraction of the metric's span (0.01 is
             one point).
@@ -69,6 +71,7 @@ class BuildRequest:
     data_arguments: dict[str, str] = field(default_factory=dict)
     min_counter: int = 0
     runtimes: tuple[Runtime, ...] = (Runtime.ONNXRUNTIME, Runtime.OPENVINO)
+    accelerators: tuple[Accelerator, ...] = ()
     precision: Literal["auto", "fp32"] = "auto"
     budget: float = 0.01
     relative: bool = False

@@ -61,6 +61,10 @@ class EngineIO(Document):
     outputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=64)
 
 
+Accelerator = Literal["tensorrt", "cuda"]
+"""What ONNX Runtime can use besides the processor; the names are ours."""
+
+
 class SessionOptions(Document):
     """Which runtime runs an artifact and how it is set up; measured by the builder.
 
@@ -69,6 +73,8 @@ class SessionOptions(Document):
         float_precision: what arithmetic in floating point may be done in, where the runtime
             and the processor offer a choice. ONNX Runtime knows only ``fp32`` on a processor.
         cuda_graph: record a run once and replay it; for plans with fixed shapes only.
+        accelerators: execution providers that ONNX Runtime may use before the processor, in
+            this order, where a device has them.
     """
 
     runtime: Runtime | None = None
@@ -79,6 +85,7 @@ class SessionOptions(Document):
     graph_optimisation: Literal["all", "extended", "basic", "disabled"] = "all"
     x64_quant_precision: bool = False
     cuda_graph: bool = False
+    accelerators: tuple[Accelerator, ...] = Field(default=(), max_length=2)
 
 
 class Limits(Document):

@@ -4,11 +4,12 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from stoker_cli.errors import CommandError
+from stoker_contract.manifest import Accelerator
 from stoker_contract.target import Runtime
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -86,6 +87,13 @@ _Targets = Annotated[
 _Runtimes = Annotated[
     str, typer.Option(help="that the devices may have, comma-separated", metavar="NAMES")
 ]
+_Accelerators = Annotated[
+    str,
+    typer.Option(
+        help="tensorrt, cuda: of ONNX Runtime that devices may run FP32 on, if they have them",
+        metavar="NAMES",
+    ),
+]
 _Cache = Annotated[
     Path | None,
     typer.Option(help="keeps what builds found out; ~/.cache/stoker/builds", metavar="FOLDER"),
@@ -151,6 +159,7 @@ def build(  # noqa: PLR0913  one parameter per option
     data_arg: _DataArgument = None,
     targets: _Targets = "x86-64-v3,x86-64-vnni",
     runtimes: _Runtimes = "onnxruntime,openvino",
+    accelerators: _Accelerators = "",
     min_counter: _MinCounter = 0,
     budget: _Budget = 1.0,
     relative: Annotated[
@@ -192,6 +201,7 @@ def build(  # noqa: PLR0913  one parameter per option
         min_counter=min_counter,
         targets=_names(targets),
         runtimes=_runtimes(runtimes),
+        accelerators=_accelerators(accelerators),
         precision=precision.value,
         budget=budget / 100,
         relative=relative,
@@ -234,6 +244,14 @@ def _runtimes(text: str) -> tuple[Runtime, ...]:
         detail = f"--runtimes is {text!r}"
         known = ", ".join(Runtime)
         raise CommandError(detail, hint=f"there are: {known}") from None
+
+
+def _accelerators(text: str) -> tuple[Accelerator, ...]:
+    known = get_args(Accelerator)
+    if unknown := [name for name in _names(text) if name not in known]:
+        detail = f"--accelerators has {unknown[0]!r}"
+        raise CommandError(detail, hint=f"there are: {', '.join(known)}")
+    return tuple(name for name in known if name in _names(text))
 
 
 def _arguments(pairs: list[str]) -> dict[str, str]:
