@@ -90,6 +90,15 @@ class BuildRequest:
     cache: Path | None = None
     profile: Path | None = None
 
+    @property
+    def timed_threads(self) -> int:
+        """How many threads candidates are compared with.
+
+        Whoever wants the least latency gives a run all cores, and what is fastest with one thread
+        need not be with more. Throughput comes from runs side by side, of one thread each.
+        """
+        return self.cores if self.goal == "latency" else 1
+
     def check(self) -> None:
         """Refuse what can not become a release.
 

@@ -4,11 +4,12 @@ The more candidates are certified, the more certain each has to be, and the more
 takes. So candidates are told apart on other samples first, and by their speed: of each kind
 of device (with OpenVINO, without) the fastest goes on, and the one that lost least of those
 that are nearly as fast. FP32 in another runtime always goes on: it is the same arithmetic and
-was not chosen from many.
+was not chosen from many. So does the fastest in half precision, for the case that all others fail.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from stoker_builder.accuracy.certify import Judged, judge
 from stoker_builder.accuracy.risk import Risk
@@ -99,6 +100,9 @@ def choose(seen: Sequence[Screened], *, everything: bool = False) -> Iterator[Ca
         return
     yield from (s.candidate for s in seen if s.candidate.precision is Precision.FP32)
     lower = [s for s in seen if s.candidate.precision is not Precision.FP32 and not s.hopeless]
+    # half the precision seldom loses anything: what ships if everything quantised fails
+    halves = [s for s in lower if s.candidate.precision is not Precision.INT8]
+    yield from islice(_best_of(halves), 1)
     for group in (
         lower,
         [s for s in lower if s.candidate.runtime is Runtime.ONNXRUNTIME],

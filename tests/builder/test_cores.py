@@ -11,6 +11,7 @@ from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.latency.concurrency import Goal, Use, best_use
 from stoker_builder.pipeline import build
 from stoker_builder.progress import Silence
+from stoker_builder.report.words import captions
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import Runtime
 from stoker_engine import onnxruntime_backend, openvino_backend
@@ -60,6 +61,22 @@ def test_the_manifest_says_how_the_cores_are_used(
 
     assert sessions
     assert {(one.intra_op_threads, one.parallel_runs) for one in sessions} == {(2, 2)}
+
+
+@pytest.mark.parametrize(("goal", "threads"), [("latency", 4), ("throughput", 1)])
+def test_candidates_are_compared_as_they_will_run(tmp_path: Path, goal: Goal, threads: int) -> None:
+    """With all cores where one caller waits; with one each where many do."""
+    assert request_for(tmp_path, cores=4, goal=goal).timed_threads == threads
+
+
+def test_the_report_says_with_how_many_threads(tmp_path: Path) -> None:
+    """A figure without it says nothing."""
+    request = request_for(tmp_path / "release", targets=("x86-64-v3",), cores=2)
+
+    report = build(request, Silence()).report
+
+    assert report.conditions.threads == 2
+    assert any("2 threads" in line for line in captions(report))
 
 
 def test_one_core_is_what_a_device_gives_unless_told(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Who is certified, and in which order the risk is spent on them."""
 
+from dataclasses import replace
+
 import pytest
 
 from stoker_builder.accuracy.certify import Judged
@@ -79,3 +81,16 @@ def test_what_can_not_win_is_not_certified(p50_ms: float | None) -> None:
     group = [seen("lost", p50_ms, 0.2, failed=p50_ms is not None), seen("good", 2.0, 0.0)]
 
     assert names(group) == ["good"]
+
+
+def test_half_precision_is_certified_in_any_case() -> None:
+    """It ships where everything that is quantised turns out to lose too much."""
+    half = SessionOptions.model_validate(
+        {"runtime": "openvino", "float_precision": "bf16"}, strict=False
+    )
+    slow = seen("fp32", 9.0, 0.0)
+    slow = replace(slow, candidate=Candidate("fp32", half))
+
+    group = [seen("fast", 2.0, 0.0), slow]
+
+    assert slow.candidate in set(choose(group))

@@ -33,7 +33,7 @@ MIN_SAMPLES: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Latency of every variant, from one interleaved run, all with one thread."""
+    """Latency of every variant, from one interleaved run, all with as many threads."""
 
     stats: Mapping[str, LatencyStats]
     conditions: Conditions = field(default_factory=Conditions)
@@ -82,6 +82,7 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
     place: Place,
     *,
     routes: TorchRoutes,
+    threads: int,
     seconds: float,
     unoptimised: bool,
     lost: Lost,
@@ -95,6 +96,7 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
         inputs: one sample.
         place: with which instructions; eager is timed with this machine's own only.
         routes: PyTorch's own, which are left out where they can not run the model.
+        threads: of each run, of everything alike.
         seconds: per variant, unless it has a thousand samples sooner.
         unoptimised: time FP32 without graph optimisation too.
         lost: is told of a candidate that can not be run, and why.
@@ -106,13 +108,14 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
     with ExitStack() as stack:
         variants: dict[str, Variant] = {}
         if source.torch is not None and place.way is Way.NATIVE:
-            variants |= _started(source.torch, inputs, routes, stack)
+            variants |= _started(source.torch, inputs, routes, threads, stack)
         if unoptimised:
-            plain = SessionOptions(graph_optimisation="disabled")
+            plain = SessionOptions(graph_optimisation="disabled", intra_op_threads=threads)
             variants[UNOPTIMISED] = _variant(files[REFERENCE], inputs, plain)
         for candidate, path in files.items():
             try:
-                variants[candidate.name] = _opened(path, candidate, inputs, place, stack)
+                session = candidate.session.model_copy(update={"intra_op_threads": threads})
+                variants[candidate.name] = _opened(path, session, inputs, place, stack)
             except BuildError as error:
                 if candidate == REFERENCE:
                     raise
@@ -141,15 +144,15 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
 
 
 def _opened(
-    path: Path, candidate: Candidate, inputs: Inputs, place: Place, stack: ExitStack
+    path: Path, session: SessionOptions, inputs: Inputs, place: Place, stack: ExitStack
 ) -> Variant:
     if place.way is Way.NATIVE:
-        return _variant(path, inputs, candidate.session)
-    return stack.enter_context(EngineChild(path, candidate.session, inputs, place))
+        return _variant(path, inputs, session)
+    return stack.enter_context(EngineChild(path, session, inputs, place))
 
 
 def _started(
-    model: TorchModel, inputs: Inputs, routes: TorchRoutes, stack: ExitStack
+    model: TorchModel, inputs: Inputs, routes: TorchRoutes, threads: int, stack: ExitStack
 ) -> dict[str, Variant]:
     variants: dict[str, Variant] = {}
     for route in routes.wanted:
@@ -159,6 +162,7 @@ def _started(
             route=route,
             calibration=(sample.inputs for sample in each(routes.calibration)),
             weights=model.weights,
+            threads=threads,
         )
         try:
             variants[route.name] = stack.enter_context(child)

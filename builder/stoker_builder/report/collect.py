@@ -114,7 +114,8 @@ def _conditions(bench: Bench) -> ConditionNotes:
     everywhere = [timings.conditions for timings in bench.timings.values()]
     refusals = dict.fromkeys(said for one in everywhere for said in one.refusals)
     native = asdict(bench.native_timings.conditions)
-    return ConditionNotes(**{**native, "refusals": tuple(refusals)})
+    threads = bench.request.timed_threads
+    return ConditionNotes(**{**native, "threads": threads, "refusals": tuple(refusals)})
 
 
 def figures_of(stats: LatencyStats) -> Figures:

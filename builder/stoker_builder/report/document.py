@@ -116,9 +116,11 @@ class ConditionNotes(Document):
     """What the machine did while latency was measured, see :mod:`latency.conditions`.
 
     Attributes:
+        threads: of each run that was timed.
         refusals: why the figures must not be quoted; empty when they may.
     """
 
+    threads: PositiveInt = 1
     busy_share: Ratio = 0.0
     spin_drift: float | None = None
     throttle_events: Count | None = None

@@ -85,7 +85,9 @@ def cells(row: Candidate) -> dict[str, str]:
 
 def captions(report: Report) -> Iterator[str]:
     """What has to be known to read the table."""
-    yield f"{report.machine.summary}; batch 1, interleaved"
+    threads = report.conditions.threads
+    used = "one thread" if threads == 1 else f"{threads} threads"
+    yield f"{report.machine.summary}; batch 1, {used}, interleaved"
     gates, samples = report.gates, report.data.certification.samples
     yield f"{gates.metric} on {samples} held-out samples; bound at {gates.confidence:.0%}"
     if report.data.note:
