@@ -1,9 +1,12 @@
 """``stoker target``: what a release can be built for."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from stoker_cli.errors import CommandError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -40,3 +43,22 @@ def show(name: Annotated[str, typer.Argument(help="of a processor's target")]) -
     from stoker_builder.targets import source_of  # noqa: PLC0415  --help should not pay for it
 
     sys.stdout.write(source_of(name))
+
+
+@app.command()
+def emulate(
+    arch: Annotated[str, typer.Argument(help="aarch64")],
+    sources: Annotated[
+        Path | None,
+        typer.Option(help="a sources.list with packages for arm64, instead of the machine's own"),
+    ] = None,
+) -> None:
+    """Fetch what it takes to run artifacts for another architecture here: 60 MB, once."""
+    from stoker_builder.kernels.sysroot import make_sysroot  # noqa: PLC0415  as above
+    from stoker_contract.target import Arch  # noqa: PLC0415
+
+    if arch != Arch.AARCH64:
+        detail = f"{arch} can not be emulated"
+        raise CommandError(detail, hint="there is: aarch64")
+    made = make_sysroot(sources=sources, tell=typer.echo)
+    typer.echo(f"{arch} is emulated from now on, with {made.folder}")

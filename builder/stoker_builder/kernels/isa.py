@@ -3,15 +3,13 @@
 The same INT8 file is not the same model everywhere: without VNNI, x86 multiplies eight-bit
 numbers into a sixteen-bit sum that saturates, and a model that passes on the build machine
 can lose points on the device. ONNX Runtime looks at the processor itself and can not be told
-otherwise, so another instruction set is certified under ``qemu-x86_64 -cpu Haswell``, slowly
-but truly. FP32 arithmetic does not saturate; only quantised files need this.
+otherwise, so another instruction set is certified under an emulator, slowly but truly, see
+:mod:`kernels.emulators`. FP32 arithmetic does not saturate; only quantised files need this.
 """
 
 import contextlib
 import json
-import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,16 +27,13 @@ from numpy.typing import NDArray
 from stoker_builder.children import END_GRACE_S, end_child
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.frames import read_frame, write_frame
+from stoker_builder.kernels.emulators import NoEmulatorError, emulated, own_environment
 from stoker_contract.manifest import SessionOptions
-from stoker_contract.target import Arch, Target
+from stoker_contract.target import Target
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
 VNNI: Final = frozenset({"avx512_vnni", "avx_vnni"})
-AVX2: Final = frozenset({"avx2", "fma", "f16c", "bmi1", "bmi2"})
-_QEMU: Final = "qemu-x86_64"
-# Features that a Haswell has and the emulator lacks: taken off, or it warns about each.
-_QUIET: Final = "-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm"
 
 
 def host_isa(cpuinfo: str | None = None) -> frozenset[str]:
@@ -100,36 +95,30 @@ class IsaRunner:
         target: whose devices.
         time_budget_s: a run ends after this long, with as many answers as there are.
         jobs: emulated processes side by side; natively there is always one.
-        emulator_cpu: the processor that the emulator is to be.
 
     Attributes:
         certified_on: what goes into the manifest; None when no way was found.
         unavailable: why no way was found, and what to install; None when one was.
     """
 
-    def __init__(
-        self,
-        target: Target,
-        *,
-        time_budget_s: float = 900.0,
-        jobs: int = 1,
-        emulator_cpu: str = "Haswell",
-    ) -> None:
+    def __init__(self, target: Target, *, time_budget_s: float = 900.0, jobs: int = 1) -> None:
         self._budget_s = time_budget_s
         self._jobs = 1
-        self._prefix: tuple[str, ...] = ()
+        self._python: tuple[str, ...] = (sys.executable,)
+        self._environment: Mapping[str, str] = own_environment()
         self.certified_on: str | None = None
         self.unavailable: str | None = None
         if target_runs_natively(target):
             self.certified_on = f"native {best_kernels(host_isa())}"
-        elif (reason := _why_not_emulated(target)) is None:
-            qemu = shutil.which(_QEMU)
-            assert qemu is not None  # noqa: S101 - just checked
-            self._prefix = (qemu, "-cpu", f"{emulator_cpu},{_QUIET}")
-            self._jobs = max(jobs, 1)
-            self.certified_on = f"{_QEMU} {emulator_cpu}"
-        else:
-            self.unavailable = reason
+            return
+        try:
+            found = emulated(target)
+        except NoEmulatorError as error:
+            self.unavailable = str(error)
+            return
+        self._python, self._environment = found.command, found.environment
+        self._jobs = max(jobs, 1)
+        self.certified_on = found.name
 
     def run(
         self,
@@ -154,18 +143,18 @@ class IsaRunner:
         if self.unavailable is not None:
             raise BuildError(BuildCode.MEASURE, self.unavailable, "ship FP32 for this target")
         command = [
-            *self._prefix,
-            sys.executable,
+            *self._python,
             "-m",
             "stoker_builder.kernels.isa_child",
             str(onnx_path),
             json.dumps((session or SessionOptions()).to_object()),
         ]
         started = time.monotonic()
+        deadline, environment = started + self._budget_s, self._environment
         feed = _Feed(inputs, progress)
         with ThreadPoolExecutor(self._jobs, thread_name_prefix="isa") as pool:
             workers = [
-                pool.submit(_answer_all, command, feed, started + self._budget_s)
+                pool.submit(_answer_all, command, environment, feed, deadline)
                 for _ in range(self._jobs)
             ]
         for worker in workers:
@@ -177,20 +166,6 @@ def best_kernels(isa: frozenset[str]) -> str:
     """Name the newest instruction set among ``isa`` that ONNX Runtime has kernels for."""
     order = ("avx512_vnni", "avx_vnni", "avx512f", "avx2", "avx", "i8mm", "asimddp", "asimd")
     return next((feature for feature in order if feature in isa), platform.machine())
-
-
-def _why_not_emulated(target: Target) -> str | None:
-    if target.arch != Arch.X86_64 or platform.machine() != Arch.X86_64:
-        return f"target {target.name} is {target.arch}; build on such a machine to certify INT8"
-    beyond = [w for w in target.isa if not set(w.split("|")) & (AVX2 | {"avx", "sse4_2"})]
-    if beyond:
-        return (
-            f"target {target.name} needs {', '.join(beyond)}, which neither this machine nor "
-            f"the emulator has; build on a machine that has it"
-        )
-    if shutil.which(_QEMU) is None:
-        return f"{_QEMU} is not installed (apt install qemu-user); without it only FP32 can ship"
-    return None
 
 
 class _Feed:
@@ -218,9 +193,11 @@ class _Feed:
         return tuple(self._answers[i] for i in range(upto))
 
 
-def _answer_all(command: list[str], feed: _Feed, deadline: float) -> None:
+def _answer_all(
+    command: list[str], environment: Mapping[str, str], feed: _Feed, deadline: float
+) -> None:
     """Run one child until the inputs or the time are used up."""
-    with _child(command, deadline) as (process, errors):
+    with _child(command, environment, deadline) as (process, errors):
         assert process.stdin is not None  # noqa: S101 - both are pipes
         assert process.stdout is not None  # noqa: S101
         requests, answers = process.stdin, process.stdout
@@ -243,7 +220,9 @@ def _answer_all(command: list[str], feed: _Feed, deadline: float) -> None:
 
 
 @contextlib.contextmanager
-def _child(command: list[str], deadline: float) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def _child(
+    command: list[str], environment: Mapping[str, str], deadline: float
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """Start a child that is dead by the deadline and never outlives the block."""
     with tempfile.TemporaryDirectory(prefix="stk") as scratch:
         errors = Path(scratch) / "stderr"
@@ -253,7 +232,7 @@ def _child(command: list[str], deadline: float) -> Iterator[tuple[subprocess.Pop
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                env=environment,
             )
         timer = threading.Timer(max(deadline - time.monotonic(), 0.0), process.kill)
         timer.daemon = True
