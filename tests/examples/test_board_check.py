@@ -1,0 +1,112 @@
+"""``scripts/jetson-check``: runs through on any machine, and says what is missing."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from stoker_builder.errors import BuildCode
+from stoker_builder.models.entrypoints import load_entry
+from stoker_contract.target import Profile
+from support.environments import ROOT
+
+MODELS = ROOT / "benchmarks" / "board" / "models"
+
+
+def part(name: str) -> Any:  # noqa: ANN401 - benchmarks are programs, not packages
+    """Something of the check."""
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    return load_entry(f"benchmarks.board.{name}", BuildCode.DATA_ENTRY)
+
+
+def test_it_runs_through_and_says_what_is_missing(tmp_path: Path) -> None:
+    """One file: each step was done or has its reason, and what could be timed has figures."""
+    path = tmp_path / "check.md"
+    done = subprocess.run(
+        [ROOT / "scripts" / "jetson-check", "--output", path, "--seconds", "0.05"],
+        env={**os.environ, "STOKER_BOARD_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    told = part("text:read")(path.read_text())
+    steps = {step["name"]: step for step in told["steps"]}
+    assert all(step["said"] for step in told["steps"])
+    assert {"board", "CUDA", "target", "tensorrt", "tensorrt-rtx", "latency"} <= set(steps)
+    assert steps["load: onnxruntime, fp32, processor"]["done"]
+    assert told["latency"]["onnxruntime, fp32, processor"]["samples"] > 0
+    for name, step in steps.items():
+        assert f"| {name} |" in path.read_text()
+        assert "traceback" not in step["facts"], step
+    if steps["tensorrt-rtx"]["done"]:
+        assert steps["header: tensorrt-rtx, int8"]["done"]
+        loaded = steps["load: tensorrt-rtx, fp16"]
+        assert loaded["done"] or loaded["said"].startswith(("NO_GPU", "PLAN_MISMATCH"))
+
+
+def test_no_step_ends_the_check() -> None:
+    """A surprise is written down like a reason, with where it happened."""
+    told: list[Any] = []
+    steps = part("step:Steps")(told.append)
+    not_done: Callable[[str], Exception] = part("step:NotDoneError")
+
+    def fails(error: Exception) -> Callable[[dict[str, object]], None]:
+        def work(_: dict[str, object]) -> None:
+            raise error
+
+        return work
+
+    assert steps.attempt("surprise", fails(ZeroDivisionError("by zero"))) is None
+    assert steps.attempt("reason", fails(not_done("there is no GPU"))) is None
+    assert steps.attempt("good", lambda facts: facts.update(said="42")) is None
+
+    assert [(step.done, step.said) for step in told] == [
+        (False, "ZeroDivisionError: by zero"),
+        (False, "there is no GPU"),
+        (True, "42"),
+    ]
+    assert "raise error" in told[0].facts["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "orin-nano-8gb-jp62"),
+        ({"l4t": "39.2.0", "tensorrt": "10.16.2"}, "orin-nano-8gb-jp72"),
+        ({"module": None, "l4t": None, "arch": "x86_64", "gpu_sm": "89"}, "rtx-sm89"),
+    ],
+    ids=["jetpack-6.2", "jetpack-7.2", "rtx"],
+)
+def test_a_board_gets_the_name_that_stoker_has_for_it(changes: dict[str, Any], name: str) -> None:
+    """The target to build for is in the file."""
+    board = {"arch": "aarch64", "module": "orin-nano-8gb", "gpu_sm": "87", "cuda": "12.6"}
+    told = {**board, "l4t": "36.4.3", "tensorrt": "10.3.0", **changes}
+    profile = Profile.parse_object({key: value for key, value in told.items() if value})
+
+    facts: dict[str, object] = {}
+    part("machine:target")(profile, facts)
+
+    assert facts["said"] == name
+
+
+def test_the_models_are_those_of_the_script(tmp_path: Path) -> None:
+    """Made again they answer the same: nobody has to trust a file."""
+    part("make_models:main")(tmp_path)
+    x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
+
+    for name in ("fp32", "fp16", "int8"):
+        old, new = (
+            ort.InferenceSession(folder / f"{name}.onnx").run(None, {"x": x})[0]
+            for folder in (MODELS, tmp_path)
+        )
+        np.testing.assert_allclose(new, old, atol=0.05)
