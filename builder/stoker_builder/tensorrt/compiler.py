@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,11 @@ from stoker_contract.manifest import EngineIO
 from stoker_contract.plan_header import PlanHeader, read_plan_header, why_plan_unfit
 
 TIMEOUT_S: Final = 3600.0  # a large model on a small board takes most of an hour
+COMPILER: Final = (sys.executable, "-m", "stoker_builder.tensorrt.compile_child")
+
+Ended = subprocess.CompletedProcess[bytes]
+Run = Callable[[bytes, float], Ended]
+"""Gives a job to a compiling process, which may take so many seconds, and waits for its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +40,30 @@ class Compiled:
     warnings: tuple[str, ...] = ()
 
 
-def compile_plan(
+def run_compiler(job: bytes, timeout_s: float) -> Ended:
+    """The compiling process of this machine.
+
+    Raises:
+        subprocess.TimeoutExpired: it was killed.
+    """
+    return subprocess.run(  # noqa: S603  our own module
+        COMPILER,
+        input=job,
+        capture_output=True,
+        timeout=timeout_s,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        check=False,
+    )
+
+
+def compile_plan(  # noqa: PLR0913  the last three have a usual value
     onnx: Path,
     plan: Path,
     settings: CompileSettings,
     *,
     timing_cache: Path | None = None,
     timeout_s: float = TIMEOUT_S,
+    run: Run = run_compiler,
 ) -> Compiled:
     """Compile an ONNX file into a plan.
 
@@ -50,6 +73,8 @@ def compile_plan(
         settings: for what, and how.
         timing_cache: of this class of hardware; read, and written again with what was learnt.
         timeout_s: after this the compiler is killed.
+        run: what gives the job to a process; a worker's knows more limits. What it raises is
+            raised.
 
     Raises:
         BuildError: ``TENSORRT_GRAPH``, ``COMPILE``, ``UNSUPPORTED_OP`` or ``NO_COMPILER``.
@@ -60,7 +85,7 @@ def compile_plan(
         plan=str(plan.absolute()),
         timing_cache=None if timing_cache is None else str(timing_cache.absolute()),
     )
-    report = _run(job, timeout_s)
+    report = _reported(job, timeout_s, run)
     if report.stopped is not None or report.io is None:
         detail, _, hint = report.detail.partition("\n")
         raise BuildError(BuildCode(report.stopped or BuildCode.COMPILE), detail, hint)
@@ -75,16 +100,9 @@ def compile_plan(
     )
 
 
-def _run(job: CompileJob, timeout_s: float) -> CompileReport:
+def _reported(job: CompileJob, timeout_s: float, run: Run) -> CompileReport:
     try:
-        ended = subprocess.run(
-            [sys.executable, "-m", "stoker_builder.tensorrt.compile_child"],
-            input=job.encode(),
-            capture_output=True,
-            timeout=timeout_s,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            check=False,
-        )
+        ended = run(job.encode(), timeout_s)
     except subprocess.TimeoutExpired:
         detail = f"compiling did not end within {timeout_s:.0f} s"
         hint = "give the target a lower optimisation level or a smaller profile"

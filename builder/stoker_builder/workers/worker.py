@@ -1,0 +1,100 @@
+"""A worker from the moment that it hears of a job: take it, do it, say how it went."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.tensorrt.compiler import COMPILER
+from stoker_builder.workers.building import Bench, build
+from stoker_builder.workers.client import ServiceClient
+from stoker_builder.workers.documents import Blob, Grant, JobOutcome, WorkerDescription
+from stoker_builder.workers.lease import Lease
+from stoker_builder.workers.limited import NotWantedError
+
+log: Final = structlog.get_logger("stoker.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One machine that builds.
+
+    Attributes:
+        client: the service that has the jobs.
+        scratch: where the folders of jobs are made; None for the system's place.
+        compiler: the compiling program.
+    """
+
+    client: ServiceClient
+    description: WorkerDescription
+    scratch: Path | None = None
+    compiler: Sequence[str] = COMPILER
+
+    def work(self, job_id: str) -> None:
+        """Do a job, if it is still to be done.
+
+        Raises:
+            BuildError: ``BUILD_SERVICE``: nobody could be told. The job goes to somebody else when
+                its lease ends.
+        """
+        try:
+            grant = self.client.take(job_id, self.description)
+        except BuildError as error:
+            if error.code is not BuildCode.JOB_STATE:
+                raise
+            log.info("worker.left_alone", job=job_id, detail=error.detail)
+            return
+        if grant is None:
+            log.info("worker.nothing_to_build", job=job_id)
+            return
+        log.info("worker.took", job=job_id, attempt=grant.number)
+        with Lease(self.client, grant) as lease:
+            self._do(grant, lease)
+
+    def _do(self, grant: Grant, lease: Lease) -> None:
+        with tempfile.TemporaryDirectory(prefix="stoker-job-", dir=self.scratch) as folder:
+            bench = Bench(Path(folder), self.description.software, lease.holds, self.compiler)
+            try:
+                outcome = self._outcome(grant, bench)
+            except NotWantedError:
+                log.info("worker.lost", job=grant.id, attempt=grant.number)
+                return
+            try:
+                self.client.finish(grant, outcome)
+            except BuildError as error:
+                if error.code is not BuildCode.JOB_STATE:
+                    raise
+                log.info("worker.too_late", job=grant.id, attempt=grant.number)
+                return
+        log.info("worker.finished", job=grant.id, code=outcome.code)
+
+    def _outcome(self, grant: Grant, bench: Bench) -> JobOutcome:
+        """Build, and send what came out. What can not be built is an outcome, too."""
+        job, client = grant.job, self.client
+        try:
+            client.get(job.onnx, bench.onnx)
+            if job.samples is not None:
+                client.get(job.samples, bench.samples)
+            if grant.timing_cache is not None:
+                client.get(grant.timing_cache, bench.timing_cache)
+            evidence = build(job, bench)
+            if evidence.answers is not None:
+                client.put(bench.answers)
+            return JobOutcome(
+                plan=client.put(bench.plan),
+                timing_cache=_sent(client, bench.timing_cache),
+                evidence=evidence,
+            )
+        except BuildError as error:
+            if error.code is BuildCode.BUILD_SERVICE:
+                raise
+            return JobOutcome(code=error.code, detail=error.detail[:1024], hint=error.hint[:1024])
+
+
+def _sent(client: ServiceClient, path: Path) -> Blob | None:
+    present = path.exists() and path.stat().st_size > 0
+    return client.put(path) if present else None
