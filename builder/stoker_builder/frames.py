@@ -1,6 +1,6 @@
 """Named arrays through a pipe: one JSON line of headers, then the raw bytes.
 
-Spoken between a builder and its own child processes, never to anybody else.
+Spoken between a builder and its own child processes, and kept as files for a build worker.
 """
 
 import json

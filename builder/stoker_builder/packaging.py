@@ -29,6 +29,7 @@ from stoker_builder.report.files import report_files
 from stoker_builder.rows import Mark, Row
 from stoker_builder.targets import TargetSpec
 from stoker_builder.tensorrt.targets import PlanTarget
+from stoker_builder.workers.choosing import Executors
 from stoker_contract.manifest import Artifact, Footprint, Latency, Manifest, Precision, Source
 from stoker_contract.target import ArtifactKind, Runtime, runtime_of
 from stoker_engine.engine import EngineError
@@ -48,7 +49,7 @@ class _Packed:
 def package(
     bench: Bench,
     tables: Iterable[tuple[Row, ...]],
-    plan_targets: Sequence[PlanTarget],
+    plans: tuple[Sequence[PlanTarget], Executors],
     progress: Progress,
 ) -> BuildResult:
     """Write the release.
@@ -56,7 +57,7 @@ def package(
     Args:
         bench: what was found out.
         tables: for each target of the request, in order, its rows; at least one of them ships.
-        plan_targets: what plans are compiled for, from the same source.
+        plans: what plans are compiled for, from the same source, and who does it.
         progress: told about each step.
 
     Raises:
@@ -68,9 +69,9 @@ def package(
         seen, entries = _pack_target(bench, target, table, progress)
         rows += seen
         packed += [(target.preference, entry) for entry in entries]
-    more, plans = _plans(bench, plan_targets, [entry for _, entry in packed], progress)
+    more, made = _plans(bench, *plans, [entry for _, entry in packed], progress)
     rows += more
-    packed += plans
+    packed += made
     # A device takes the first artifact it can run, whatever order the targets were asked for in.
     packed.sort(key=lambda entry: -entry[0])
     manifest = _manifest(bench, [entry.artifact for _, entry in packed])
@@ -132,6 +133,7 @@ def _look_inside(bench: Bench, rows: Iterable[Row], progress: Progress) -> list[
 def _plans(
     bench: Bench,
     targets: Sequence[PlanTarget],
+    executors: Executors,
     portable: Sequence[_Packed],
     progress: Progress,
 ) -> tuple[list[Row], list[tuple[int, _Packed]]]:
@@ -139,7 +141,7 @@ def _plans(
         return [], []
     from stoker_builder.tensorrt.releasing import PlanMaker  # noqa: PLC0415  imports onnx
 
-    maker = PlanMaker(bench, progress)
+    maker = PlanMaker(bench, executors, progress)
     rows: list[Row] = []
     packed = []
     for target in targets:

@@ -25,10 +25,12 @@ from stoker_builder.repair import repair
 from stoker_builder.request import BuildRequest
 from stoker_builder.split import split
 from stoker_builder.targets import TargetSpec, load_target
-from stoker_builder.tensorrt.targets import PlanTarget, check_compilable, plan_targets
+from stoker_builder.tensorrt.targets import PlanTarget, plan_targets
+from stoker_builder.workers.choosing import check_targets, open_executors
+from stoker_contract.target import Arch
 
-PORTABLE: Final = "x86-64-v3"
-"""What a release of plans alone falls back to."""
+PORTABLE: Final = {Arch.X86_64: "x86-64-v3", Arch.AARCH64: "aarch64"}
+"""What plans fall back to where nothing else of a release runs."""
 
 
 def build(request: BuildRequest, progress: Progress) -> BuildResult:
@@ -40,6 +42,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
     request.check()
     targets, plans = _targets(request)
     check_output(request.output, f"{request.name}/{request.version}")
+    executors = open_executors(request.builds)
     with tempfile.TemporaryDirectory(prefix="stoker-build-") as folder:
         bench = _prepare(request, targets, Path(folder), progress)
         make_files(bench, progress)
@@ -51,23 +54,22 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         trials.time_all(bench, progress)
         trials.certify(bench, progress)
         tables = tuple(judge_target(bench, target) for target in targets)
-        return package(bench, tables, plans, progress)
+        return package(bench, tables, (plans, executors), progress)
 
 
 def _targets(request: BuildRequest) -> tuple[tuple[TargetSpec, ...], tuple[PlanTarget, ...]]:
     """The targets for ONNX files, and those for plans, each with something to fall back to."""
     known = plan_targets()
     plans = tuple(known[name] for name in request.targets if name in known)
-    for target in plans:
-        check_compilable(target)
-    names = [name for name in request.targets if name not in known]
-    if plans and not names:
-        names = [PORTABLE]
-    loaded = tuple(load_target(name) for name in names)
+    check_targets(plans, request.builds)
+    loaded = [load_target(name) for name in request.targets if name not in known]
+    for arch in sorted({target.target.arch for target in plans}):
+        if all(target.arch != arch for target in loaded):
+            loaded.append(load_target(PORTABLE[arch]))
     if len({target.name for target in loaded}) != len(loaded):
         detail = "two files of --targets have the same name in them"
         raise BuildError(BuildCode.TARGET_FILE, detail, "give each target a name of its own")
-    return loaded, plans
+    return tuple(loaded), plans
 
 
 def _prepare(

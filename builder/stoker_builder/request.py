@@ -21,7 +21,25 @@ EMULATION_BUDGET_S: Final = 20.0
 QUICK_LATENCY_S: Final = 1.5
 QUICK_EMULATION_BUDGET_S: Final = 10.0
 
+WAIT_S: Final = 4 * 3600.0
+
 _Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildService:
+    """Where plans for boards are made.
+
+    Attributes:
+        token_file: has what the service wants to see.
+        ca: whom to trust, if not those that the system trusts.
+        wait_s: a plan that is not there after so long is given up.
+    """
+
+    url: str
+    token_file: Path
+    ca: Path | None = None
+    wait_s: float = WAIT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,7 @@ class BuildRequest:
         cache: a folder that keeps what builds have found out; None keeps nothing.
         unsafe_skip_gates: ship the first INT8 candidate whatever it answers, and stamp it.
         profile: a folder for traces of what ships.
+        builds: who makes plans for boards; None makes none.
     """
 
     model: str
@@ -89,6 +108,7 @@ class BuildRequest:
     unsafe_skip_gates: bool = False
     cache: Path | None = None
     profile: Path | None = None
+    builds: BuildService | None = None
 
     @property
     def timed_threads(self) -> int:

@@ -63,6 +63,19 @@ COMMANDS: Final = (
         "stoker_cli.target",
         extra="builder",
     ),
+    Command(
+        "builds",
+        "Have plans built on other machines, and see how it goes.",
+        "stoker_cli.builds",
+        extra="workers",
+    ),
+    Command(
+        "worker",
+        "Build plans for the boards that are like this one.",
+        "stoker_cli.worker",
+        group=False,
+        extra="workers",
+    ),
     Command("key", "Make and show the signing keys.", "stoker_cli.key", extra="fleet"),
     Command(
         "pki",

@@ -61,12 +61,13 @@ class Site:
         python: str = sys.executable,
         stand_in: bool = True,
         visibility_s: float = 3600.0,
+        root: Path = Path("/"),
     ) -> WorkerProcess:
-        """Start a worker; it ends with the site."""
+        """Start a worker; it ends with the site. Its system is what is under ``root``."""
         named = [word for one in classes for word in ("--class", one)]
         options = ["--broker", self.redis.url, "--builds", self.service.url, "--name", name]
         options += [*named, *(["--stand-in"] if stand_in else [])]
-        options += ["--visibility-s", f"{visibility_s}"]
+        options += ["--visibility-s", f"{visibility_s}", "--root", str(root)]
         log = self.folder / f"{name}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(

@@ -1,6 +1,6 @@
 """Stands in for the compiler of a board that is not here: it does what its "graph" says.
 
-Of the graph, the first word is what to do and the rest whatever it needs:
+Of a graph that is text, the first word is what to do and the rest whatever it needs:
 ``compile BODY``, ``refuse WORDS``, ``sleep-once FOLDER`` (for ever, the first time),
 ``await FOLDER`` (until there is ``go`` in it), ``end-worker`` (kills the process that started it,
 each time), ``grow`` (takes memory).
@@ -21,13 +21,13 @@ def main() -> None:
     """Answer one job."""
     job = CompileJob.parse(sys.stdin.buffer.read())
     graph = Path(job.onnx).read_bytes()
-    report = act(graph.decode(), job)
+    report = act(graph, job)
     sys.stdout.buffer.write(report.encode())
 
 
-def act(graph: str, job: CompileJob) -> CompileReport:
+def act(graph: bytes, job: CompileJob) -> CompileReport:
     """What a graph asks for."""
-    word, _, rest = graph.partition(" ")
+    word, _, rest = graph.decode(errors="replace").partition(" ")
     if word == "refuse":
         return CompileReport(stopped="COMPILE", detail=f"{rest}\nuse another graph")
     if word == "end-worker":
@@ -43,7 +43,7 @@ def act(graph: str, job: CompileJob) -> CompileReport:
     if word == "await":
         Path(rest, "here").touch()
         wait_until(Path(rest, "go").exists, 60.0)
-    Path(job.plan).write_bytes(plan(graph.encode()))
+    Path(job.plan).write_bytes(plan(graph))
     if job.timing_cache is not None:
         path = Path(job.timing_cache)
         path.write_bytes((path.read_bytes() if path.exists() else b"") + b"timed;")

@@ -10,28 +10,14 @@ from stoker_builder.workers.classes import class_of, classes_of, why_not_here
 from stoker_builder.workers.describe import describe_worker, detect_software
 from stoker_builder.workers.documents import Software
 from stoker_contract.target import Arch
+from support.nvidia_board import orin_nano
 
 NANO = Software(arch=Arch.AARCH64, module="orin-nano-8gb", l4t="36.4.3", tensorrt="10.3.0.30")
 
 
-def written(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
 def test_a_board_describes_itself(tmp_path: Path) -> None:
     """Module, L4T, TensorRT, CUDA and power mode come from the system's own files."""
-    names = "nvidia,p3768-0000+p3767-0005\0nvidia,p3767-0005\0nvidia,tegra234\0"
-    written(tmp_path / "proc/device-tree/compatible", names)
-    written(tmp_path / "proc/cpuinfo", "processor: 0\nFeatures\t: fp asimd asimddp\n")
-    written(tmp_path / "proc/meminfo", "MemTotal:        7620000 kB\n")
-    written(tmp_path / "etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 1\n")
-    written(tmp_path / "usr/lib/aarch64-linux-gnu/libnvinfer.so.10.3.0", "")
-    written(tmp_path / "usr/local/cuda/version.json", '{"cuda": {"version": "12.6.68"}}')
-    written(tmp_path / "var/lib/nvpmodel/status", "pmode:0001")
-    written(tmp_path / "etc/nvpmodel.conf", "< POWER_MODEL ID=1 NAME=25W >")
-
-    worker = describe_worker("nano-1", ["orin-nano-8gb-jp62"], tmp_path)
+    worker = describe_worker("nano-1", ["orin-nano-8gb-jp62"], orin_nano(tmp_path))
 
     software = worker.software
     assert (software.module, software.gpu_sm, software.l4t) == ("orin-nano-8gb", "87", "36.4.3")

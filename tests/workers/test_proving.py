@@ -11,14 +11,15 @@ import pytest
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.frames import read_frame, write_frame
 from stoker_builder.tensorrt.compiler import Ended
-from stoker_builder.workers.proving import ProofJob, prove, why_not_run
+from stoker_builder.workers.proving import PROVER, ProofJob, prove, why_not_run
 from stoker_contract.manifest import SessionOptions
-from stoker_contract.target import ArtifactKind
+from stoker_contract.target import ArtifactKind, Runtime
 from support.build_jobs import blob, job, worker
+from support.plans import plan
 from support.small_cnn import small_cnn
 
 
-def run(command: tuple[str, ...], given: bytes) -> Ended:
+def run(given: bytes, command: tuple[str, ...] = PROVER) -> Ended:
     return subprocess.run(command, input=given, capture_output=True, check=False)
 
 
@@ -61,8 +62,8 @@ def test_a_plan_that_does_not_run_is_not_certified(tmp_path: Path) -> None:
 def test_a_plan_that_crashes_is_not_certified(tmp_path: Path) -> None:
     """Native code ends its process without a word, and that is a word."""
 
-    def crash(_command: tuple[str, ...], given: bytes) -> Ended:
-        return run((sys.executable, "-c", "import os; os.abort()"), given)
+    def crash(given: bytes) -> Ended:
+        return run(given, (sys.executable, "-c", "import os; os.abort()"))
 
     with pytest.raises(BuildError, match="ended its process with -6") as error:
         prove(proof_job(tmp_path, tmp_path / "x.onnx"), crash)
@@ -78,3 +79,19 @@ def test_why_a_plan_did_not_run_is_said() -> None:
     right = worker(gpu_sm="87").software
     assert why_not_run(job(), right) == "no samples came with the job"
     assert why_not_run(sampled, right) is None
+
+
+def test_a_board_whose_gpu_can_not_be_reached_is_said_to_have_run_nothing(tmp_path: Path) -> None:
+    """A driver that is missing speaks against the machine, not against the plan."""
+    (tmp_path / "x.plan").write_bytes(plan(b"body"))
+    wanted = proof_job(tmp_path, tmp_path / "x.plan").model_copy(
+        update={
+            "kind": ArtifactKind.TENSORRT_PLAN,
+            "session": SessionOptions(runtime=Runtime.TENSORRT),
+        }
+    )
+    proof = prove(wanted, run)
+    if not proof.no_gpu:
+        pytest.skip("there is a GPU here")
+    assert "NO_GPU" in proof.no_gpu
+    assert proof.runs == 0

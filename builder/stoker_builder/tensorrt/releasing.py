@@ -1,12 +1,13 @@
-"""Plans for a release, compiled where their GPU is not.
+"""Plans for a release, compiled here or by a worker that has the board.
 
-What a GPU would answer and how fast can not be known here. The graph that a plan was compiled
-from is answered by ONNX Runtime instead, and the manifest says so; see docs/adr for what that
-allows to ship. The device's own golden gate has the last word.
+What a GPU answers is known where the worker that compiled a plan has run it. Else the graph that
+the plan was compiled from is answered by ONNX Runtime instead, and the manifest says so; see
+docs/adr for what that allows to ship. The device's own golden gate has the last word.
 """
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 import onnx
 
 from stoker_builder.accuracy.certify import judge
-from stoker_builder.accuracy.evaluate import Answers, answer_all
+from stoker_builder.accuracy.evaluate import Answers, answer_all, score_all
 from stoker_builder.accuracy.golden import make_golden, ways
 from stoker_builder.accuracy.risk import Risk
 from stoker_builder.bench import Bench
@@ -26,15 +27,27 @@ from stoker_builder.kernels.engines import EngineRunner
 from stoker_builder.kernels.places import native
 from stoker_builder.progress import Progress
 from stoker_builder.rows import Mark, Row
-from stoker_builder.tensorrt.compiler import Compiled, compile_plan
 from stoker_builder.tensorrt.graphs import half, parsable
-from stoker_builder.tensorrt.targets import PlanTarget, check_compilable
+from stoker_builder.tensorrt.targets import PlanTarget
+from stoker_builder.workers.choosing import Executors
+from stoker_builder.workers.executor import Built, PlanWork, cancelled_unless_done
+from stoker_builder.workers.samples import write_samples
+from stoker_builder.workers.waiting import await_built
 from stoker_contract.manifest import Artifact, Precision, SessionOptions
-from stoker_contract.target import ArtifactKind
+from stoker_contract.target import ArtifactKind, Runtime, Target
 
 INT8: Final = "int8-explicit"
 NOT_TIMED: Final = "not timed: there is no such GPU here, and INT8 has to be measured as faster"
-_STOPS: Final = frozenset({BuildCode.TENSORRT_GRAPH, BuildCode.COMPILE, BuildCode.QUANTISE})
+NOT_IN_TURNS: Final = "not timed in turns with FP16, and INT8 has to be measured as faster"
+_STOPS: Final = frozenset(
+    {
+        BuildCode.TENSORRT_GRAPH,
+        BuildCode.COMPILE,
+        BuildCode.QUANTISE,
+        BuildCode.EXHAUSTED,
+        BuildCode.JOB_POISONED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +70,31 @@ class PlanTable:
 class PlanMaker:
     """Makes the plans of a build. Each graph is written and answered once, for all targets."""
 
-    def __init__(self, bench: Bench, progress: Progress) -> None:
+    def __init__(self, bench: Bench, executors: Executors, progress: Progress) -> None:
         self._bench = bench
+        self._executors = executors
         self._progress = progress
         self._graphs: dict[str, Path | BuildError] = {}
         self._answers: dict[str, Answers] = {}
+        self._samples: Path | None = None
 
     def table(self, target: PlanTarget, fallback: Sequence[str]) -> PlanTable:
-        """Compile every candidate for a target, judge it, and select.
+        """Have every candidate for a target compiled, judge it, and select.
 
         Args:
             target: the GPU.
             fallback: digests of the release's portable artifacts.
 
         Raises:
-            BuildError: ``NO_COMPILER``.
+            BuildError: ``NO_COMPILER``, ``NO_WORKER`` or ``BUILD_SERVICE``.
         """
-        check_compilable(target)
         candidates = self._candidates(target)
-        rows, compiled = [], {}
+        rows, made = [], {}
         with self._progress.stage(f"compile for {target.name}", len(candidates)) as stage:
-            for candidate in candidates:
-                row, made = self._row(target, candidate)
-                rows.append(row)
-                if made is not None:
-                    compiled[candidate.name] = made
+            for candidate, built in self._built(target, candidates):
+                rows.append(self._row(target, candidate, built))
+                if isinstance(built, Built):
+                    made[candidate.name] = built
                 stage.advance()
         winner = _winner(rows, skip_gates=self._bench.request.unsafe_skip_gates)
         if winner is None:
@@ -89,8 +102,48 @@ class PlanMaker:
             return PlanTable(tuple(rows), None)
         shipped = replace(winner, rank=1, why="")
         rows = [shipped if row.name == winner.name else _passed_over(row, winner) for row in rows]
-        entry = self._entry(target, shipped, compiled[winner.name], tuple(fallback))
+        entry = self._entry(target, shipped, made[winner.name], tuple(fallback))
         return PlanTable(tuple(rows), entry)
+
+    def _built(
+        self, target: PlanTarget, candidates: Sequence[Candidate]
+    ) -> Iterator[tuple[Candidate, Built | BuildError]]:
+        """Ask for all plans at once, so that several workers can be at it; then one by one."""
+        executor = self._executors.of(target)
+        tickets: dict[str, str | BuildError] = {}
+        with cancelled_unless_done(executor, tickets):
+            for candidate in candidates:
+                tickets[candidate.name] = self._asked(target, candidate)
+            for candidate in candidates:
+                ticket = tickets[candidate.name]
+                yield (
+                    candidate,
+                    ticket if isinstance(ticket, BuildError) else self._made(target, ticket),
+                )
+
+    def _asked(self, target: PlanTarget, candidate: Candidate) -> str | BuildError:
+        try:
+            graph = self._graph(candidate)
+        except BuildError as error:
+            return _excused(error)
+        plan = self._bench.scratch / f"{candidate.name}.{target.name}.plan"
+        if self._executors.is_remote(target) and self._samples is None:
+            path = self._bench.scratch / "samples.frames"
+            self._samples = write_samples(self._bench.split.certification, path)
+        return self._executors.of(target).submit(PlanWork(graph, plan, target, self._samples))
+
+    def _made(self, target: PlanTarget, ticket: str) -> Built | BuildError:
+        try:
+            return await_built(
+                self._executors.of(target),
+                ticket,
+                self._progress,
+                wait_s=self._executors.wait_s,
+                clock=time.monotonic,
+                pause=time.sleep,
+            )
+        except BuildError as error:
+            return _excused(error)
 
     def _candidates(self, target: PlanTarget) -> tuple[Candidate, ...]:
         recipes = (FP32, FP32, INT8) if self._bench.searched else (FP32,)
@@ -105,28 +158,30 @@ class PlanMaker:
             for recipe, precision in zip(recipes, precisions, strict=True)
         )
 
-    def _row(self, target: PlanTarget, candidate: Candidate) -> tuple[Row, Compiled | None]:
-        plan = self._bench.scratch / f"{candidate.name}.{target.name}.plan"
-        try:
-            made = compile_plan(self._graph(candidate), plan, target.settings)
-        except BuildError as error:
-            if error.code not in _STOPS:
-                raise
-            return Row(target.name, candidate, None, why=error.detail), None
+    def _row(self, target: PlanTarget, candidate: Candidate, built: Built | BuildError) -> Row:
+        if isinstance(built, BuildError):
+            return Row(target.name, candidate, None, why=built.detail)
+        plan = built.compiled.path
         row = Row(target.name, candidate, plan, size_bytes=plan.stat().st_size)
         judged = judge(
             self._bench.reference,
-            self._answered(candidate),
+            self._scored(built) if built.answers else self._answered(candidate),
             self._bench.metric,
             self._bench.request,
             # FP16 and INT8 are judged side by side, neither of them chosen for its luck
             risk=Risk((1 - self._bench.request.confidence) / 2, 1),
-            certified_on=f"ONNX Runtime, {native().name}, same graph; no {target.name} was here",
+            certified_on=_certified_on(target, built),
         )
         why = judged.why
         if judged.mark is Mark.PASS and candidate.precision is Precision.INT8:
-            why = NOT_TIMED
-        return replace(row, mark=judged.mark, accuracy=judged.accuracy, why=why), made
+            why = NOT_IN_TURNS if built.answers else NOT_TIMED
+        return replace(row, mark=judged.mark, accuracy=judged.accuracy, why=why)
+
+    def _scored(self, built: Built) -> Answers:
+        """The answers that the plan itself gave, on its own GPU."""
+        bench = self._bench
+        reference = EngineRunner(bench.files[FP32], REFERENCE.session)
+        return score_all(built.answers, reference, bench.split.certification, bench.metric)
 
     def _graph(self, candidate: Candidate) -> Path:
         """The ONNX file that a plan is compiled from.
@@ -170,9 +225,9 @@ class PlanMaker:
         return self._answers[candidate.name]
 
     def _entry(
-        self, target: PlanTarget, row: Row, made: Compiled, fallback: tuple[str, ...]
+        self, target: PlanTarget, row: Row, built: Built, fallback: tuple[str, ...]
     ) -> PlanEntry:
-        bench, candidate = self._bench, row.candidate
+        bench, candidate, made = self._bench, row.candidate, built.compiled
         graph = self._graph(candidate)
         golden = make_golden(
             [EngineRunner(graph, session) for session in ways(SessionOptions())],
@@ -193,7 +248,7 @@ class PlanMaker:
             kind=ArtifactKind.TENSORRT_PLAN,
             precision=row.precision,
             recipe=RECIPES[INT8].summary if candidate.recipe == INT8 else "",
-            target=target.target.model_copy(update={"tensorrt": made.header.version}),
+            target=_target(target, built),
             io=made.io,
             session=candidate.session,
             golden=golden.describe(f"{folder}/{name}.golden.npz", data),
@@ -201,6 +256,34 @@ class PlanMaker:
             fallback=fallback,
         )
         return PlanEntry(artifact, made.path, data)
+
+
+def _excused(error: BuildError) -> BuildError:
+    """The error, if the other candidates go on without this one.
+
+    Raises:
+        BuildError: the same, if it is a reason to stop.
+    """
+    if error.code not in _STOPS:
+        raise error
+    return error
+
+
+def _certified_on(target: PlanTarget, built: Built) -> str:
+    if not built.answers:
+        where = (
+            f"it was not run on {built.made_on}" if built.made_on else f"no {target.name} was here"
+        )
+        return f"ONNX Runtime, {native().name}, same graph; {where}"[:256]
+    return f"{target.name}, the plan itself, on {built.made_on}"[:256]
+
+
+def _target(target: PlanTarget, built: Built) -> Target:
+    """What a device has to be. The board that compiled knows better than a table."""
+    known: dict[str, str | None] = {"tensorrt": built.compiled.header.version}
+    if built.software is not None and target.runtime is Runtime.TENSORRT:
+        known |= {"l4t": built.software.l4t, "cuda": built.software.cuda}
+    return target.target.model_copy(update={k: v for k, v in known.items() if v is not None})
 
 
 def _winner(rows: Sequence[Row], *, skip_gates: bool) -> Row | None:

@@ -92,7 +92,7 @@ def check_compilable(target: PlanTarget) -> None:
     """
     if target.runtime is not Runtime.TENSORRT_RTX:
         detail = f"{target.name} is compiled on a {target.target.module}, and nowhere else"
-        hint = "build it with a worker of that class; TensorRT compiles for its own GPU only"
+        hint = "give --builds the URL of a build service with a worker of that class"
         raise BuildError(BuildCode.NO_COMPILER, detail, hint)
 
 

@@ -11,7 +11,7 @@ from stoker_builder.workers.blobs import describe
 from stoker_builder.workers.classes import why_not_here
 from stoker_builder.workers.documents import Blob, BuildJob, Evidence, Software
 from stoker_builder.workers.limited import Bounds, run_limited
-from stoker_builder.workers.proving import Proof, ProofJob, prove, why_not_run
+from stoker_builder.workers.proving import PROVER, Proof, ProofJob, prove, why_not_run
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import ArtifactKind, Runtime, is_version
 
@@ -29,12 +29,14 @@ class Bench:
         software: of this machine.
         is_wanted: asked while something runs.
         compiler: the compiling program.
+        prover: the program that runs what was compiled.
     """
 
     folder: Path
     software: Software
     is_wanted: Callable[[], bool]
     compiler: Sequence[str] = COMPILER
+    prover: Sequence[str] = PROVER
 
     @property
     def onnx(self) -> Path:
@@ -98,7 +100,10 @@ def build(job: BuildJob, bench: Bench) -> Evidence:
         samples=str(bench.samples.absolute()),
         answers=str(bench.answers.absolute()),
     )
-    return _evidence(made, proof=prove(proof_job, run), answers=describe(bench.answers))
+    proof = prove(proof_job, lambda given: run(bench.prover, given))
+    if proof.no_gpu:
+        return _evidence(made, not_run=proof.no_gpu)
+    return _evidence(made, proof=proof, answers=describe(bench.answers))
 
 
 def _check_version(job: BuildJob, made: Compiled) -> None:

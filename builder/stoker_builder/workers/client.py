@@ -60,6 +60,7 @@ class ServiceClient:
             ca_certs=None if ca is None else str(ca),
             timeout=_TIMEOUT,
             retries=_RETRIES,
+            maxsize=2,  # a lease is renewed while something is sent
         )
 
     def submit(self, job: BuildJob) -> JobView:
@@ -168,6 +169,23 @@ class ServiceClient:
 
     def _unreachable(self, error: HTTPError) -> BuildError:
         return _unusable(f"{self._url} can not be reached: {error}"[:600], _HINT)
+
+
+def read_token(path: Path) -> str:
+    """The token in a file.
+
+    Raises:
+        BuildError: ``BUILD_SERVICE``.
+    """
+    hint = "the file has one line: the token that `stoker builds serve` was started with"
+    try:
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        detail = f"the token can not be read: {error}"
+        raise BuildError(BuildCode.BUILD_SERVICE, detail, hint) from None
+    if not token or not token.isascii() or not token.isprintable():
+        raise BuildError(BuildCode.BUILD_SERVICE, f"{path} has no token in it", hint)
+    return token
 
 
 def _check_url(url: str) -> None:

@@ -15,7 +15,8 @@ from stoker_contract.target import ArtifactKind
 
 PROVER: Final = (sys.executable, "-m", "stoker_builder.workers.proving_child")
 
-Run = Callable[[tuple[str, ...], bytes], Ended]
+Run = Callable[[bytes], Ended]
+"""Gives a job to a proving process within the limits of the build, and waits for its end."""
 
 
 class ProofJob(Document):
@@ -29,11 +30,12 @@ class ProofJob(Document):
 
 
 class Proof(Document):
-    """What it did; ``refused`` says why it did not."""
+    """What it did; ``no_gpu`` says why nothing could be tried, ``refused`` what went wrong."""
 
     runs: Count = 0
     p50_ms: Milliseconds | None = None
     p99_ms: Milliseconds | None = None
+    no_gpu: Detail = ""
     refused: Detail = ""
 
 
@@ -54,12 +56,12 @@ def prove(job: ProofJob, run: Run) -> Proof:
 
     Args:
         job: the artifact and the samples.
-        run: starts a command with an input, within the limits of the job.
+        run: starts the process.
 
     Raises:
         BuildError: ``COMPILE``: it does not run where it has to; or what ``run`` raises.
     """
-    ended = run(PROVER, job.encode())
+    ended = run(job.encode())
     try:
         proof = Proof.parse(ended.stdout)
     except ContractError:

@@ -43,7 +43,9 @@ def main() -> None:
     try:
         proof = run_samples(ProofJob.parse(sys.stdin.buffer.read()))
     except EngineError as error:
-        proof = Proof(refused=f"{error.code}: {error.detail}"[:1000])
+        said = f"{error.code}: {error.detail}"[:1000]
+        none_here = error.code is ReasonCode.NO_GPU
+        proof = Proof(no_gpu=said) if none_here else Proof(refused=said)
     answers.write(proof.encode())
     answers.close()
 

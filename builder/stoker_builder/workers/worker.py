@@ -15,6 +15,7 @@ from stoker_builder.workers.client import ServiceClient
 from stoker_builder.workers.documents import Blob, Grant, JobOutcome, WorkerDescription
 from stoker_builder.workers.lease import Lease
 from stoker_builder.workers.limited import NotWantedError
+from stoker_builder.workers.proving import PROVER
 
 log: Final = structlog.get_logger("stoker.worker")
 
@@ -27,12 +28,14 @@ class Worker:
         client: the service that has the jobs.
         scratch: where the folders of jobs are made; None for the system's place.
         compiler: the compiling program.
+        prover: the program that runs what was compiled.
     """
 
     client: ServiceClient
     description: WorkerDescription
     scratch: Path | None = None
     compiler: Sequence[str] = COMPILER
+    prover: Sequence[str] = PROVER
 
     def work(self, job_id: str) -> None:
         """Do a job, if it is still to be done.
@@ -57,7 +60,13 @@ class Worker:
 
     def _do(self, grant: Grant, lease: Lease) -> None:
         with tempfile.TemporaryDirectory(prefix="stoker-job-", dir=self.scratch) as folder:
-            bench = Bench(Path(folder), self.description.software, lease.holds, self.compiler)
+            bench = Bench(
+                Path(folder),
+                self.description.software,
+                lease.holds,
+                compiler=self.compiler,
+                prover=self.prover,
+            )
             try:
                 outcome = self._outcome(grant, bench)
             except NotWantedError:

@@ -8,6 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from stoker_cli.build_service import DEFAULT_TOKEN
 from stoker_cli.errors import CommandError
 from stoker_contract.manifest import Accelerator
 from stoker_contract.target import Runtime
@@ -137,6 +138,25 @@ _Emulation = Annotated[
     float | None,
     typer.Option(help="for targets that this CPU is not; 0 for none", min=0.0, metavar="S"),
 ]
+_Builds = Annotated[
+    str | None,
+    typer.Option(
+        help="the build service whose workers compile for boards",
+        metavar="URL",
+        envvar="STOKER_BUILDS",
+    ),
+]
+_TokenFile = Annotated[
+    Path,
+    typer.Option(
+        help="the token of that service", metavar="FILE", envvar="STOKER_BUILDS_TOKEN_FILE"
+    ),
+]
+_Ca = Annotated[Path | None, typer.Option(help="whom to trust about that service", metavar="FILE")]
+_Wait = Annotated[
+    float | None,
+    typer.Option(help="give up a plan that is not there after so long", min=0.0, metavar="S"),
+]
 _Profile = Annotated[
     Path | None,
     typer.Option(help="write traces of what ships, for Perfetto", metavar="FOLDER"),
@@ -174,6 +194,10 @@ def build(  # noqa: PLR0913  one parameter per option
     optimise_for: _OptimiseFor = OptimiseFor.LATENCY,
     torch_routes: _TorchRoutes = "eager",
     emulation_budget_s: _Emulation = None,
+    builds: _Builds = None,
+    token_file: _TokenFile = DEFAULT_TOKEN,
+    ca: _Ca = None,
+    wait_s: _Wait = None,
     profile: _Profile = None,
     quick: Annotated[bool, typer.Option("--quick", help="less timing, less emulation")] = False,
     unsafe_skip_gates: Annotated[
@@ -218,6 +242,9 @@ def build(  # noqa: PLR0913  one parameter per option
             defaults.QUICK_EMULATION_BUDGET_S if quick else defaults.EMULATION_BUDGET_S,
         ),
         unsafe_skip_gates=unsafe_skip_gates,
+        builds=None
+        if builds is None
+        else defaults.BuildService(builds, token_file, ca, _given(wait_s, defaults.WAIT_S)),
         profile=profile,
         cache=None if no_cache else cache or default_folder(),
     )

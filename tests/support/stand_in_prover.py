@@ -1,0 +1,31 @@
+"""Stands in for the GPU: what the other stand-in "compiled" is the graph, so it can be run."""
+
+import sys
+from pathlib import Path
+
+from stoker_builder.workers.proving import Proof, ProofJob
+from stoker_builder.workers.proving_child import run_samples
+from stoker_contract.manifest import SessionOptions
+from stoker_contract.plan_header import HEADER_BYTES
+from stoker_contract.target import ArtifactKind
+
+
+def main() -> None:
+    """Answer one job with the graph that is in the plan."""
+    job = ProofJob.parse(sys.stdin.buffer.read())
+    graph = Path(job.artifact).with_suffix(".graph")
+    graph.write_bytes(Path(job.artifact).read_bytes()[HEADER_BYTES:])
+    proof: Proof = run_samples(
+        job.model_copy(
+            update={
+                "artifact": str(graph),
+                "kind": ArtifactKind.ONNX,
+                "session": SessionOptions(),
+            }
+        )
+    )
+    sys.stdout.buffer.write(proof.encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""``stoker builds`` and ``stoker worker``, as somebody types them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stoker_builder.workers.client import ServiceClient
+from stoker_builder.workers.documents import JobOutcome
+from stoker_cli.main import run
+from support.build_jobs import ONNX, ORIN, THOR, job, keep, worker
+from support.build_service import TOKEN, Service
+from support.waiting import wait_until
+
+
+@pytest.fixture
+def options(service: Service, tmp_path: Path) -> list[str]:
+    """Which service, and its token."""
+    (tmp_path / "token").write_text(TOKEN)
+    return ["--builds", service.url, "--token-file", str(tmp_path / "token")]
+
+
+def test_jobs_and_workers_are_listed(
+    service: Service, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who waits for what, whether anybody could build it, and what became of the rest."""
+    store = service.store
+    keep(store, ONNX)
+    store.hear(worker("orin-1", module="orin-nano-8gb", power_mode="MAXN"))
+    store.submit(job(hardware_class=THOR))
+    grant = store.take(store.submit(job()).id, worker("orin-1", module="orin-nano-8gb"))
+    assert grant is not None
+    store.finish(grant.id, grant.number, JobOutcome(code="COMPILE", detail="no\x1b[2J kernel"))
+
+    assert run(["builds", "list", *options]) == 0
+
+    out = capsys.readouterr().out
+    assert f"waiting    {THOR}" in out
+    assert "for a worker of its class (none seen)" in out
+    assert f"failed     {ORIN}" in out
+    assert "COMPILE: no\N{REPLACEMENT CHARACTER}[2J kernel" in out
+    assert "orin-nano-8gb, L4T 36.4.3, TensorRT 10.3.0" in out
+    assert "\x1b" not in out
+
+    assert run(["builds", "list", "--json", *options]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [view["state"] for view in listed["jobs"]] == ["failed", "waiting"]
+    assert [view["worker"]["name"] for view in listed["workers"]] == ["orin-1"]
+
+
+def test_a_job_is_cancelled_by_its_id(
+    service: Service, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And an id that there is not is an error with its code."""
+    keep(service.store, ONNX)
+    waiting = service.store.submit(job())
+    assert run(["builds", "cancel", waiting.id, *options]) == 0
+    assert "is cancelled" in capsys.readouterr().out
+    assert run(["builds", "cancel", "0" * 32, *options]) == 1
+    assert "error JOB_STATE" in capsys.readouterr().err
+
+
+def test_a_worker_describes_its_board(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a broker or a service: for a look at what it would build for."""
+    assert run(["worker", "--describe", "--name", "desk", "--class", "rtx-sm89"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["name"], told["classes"]) == ("desk", ["rtx-sm89"])
+    assert told["software"]["arch"] == os.uname().machine
+    assert told["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_a_token_is_not_shown_to_a_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beyond the loopback there is TLS or nothing."""
+    token = str(tmp_path / "token")
+    folder = str(tmp_path / "builds")
+    common = ["builds", "serve", "--token-file", token, "--folder", folder, "--port", "0"]
+    assert run([*common, "--host", "0.0.0.0"]) == 1  # noqa: S104  refused
+    assert "--certificate" in capsys.readouterr().err
+    assert run([*common, "--certificate", "x.pem"]) == 1
+    assert "--key" in capsys.readouterr().err
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """``stoker builds serve`` with a broker that is not there."""
+    command = [sys.executable, "-m", "stoker_cli.main", "builds", "serve", "--port", "0"]
+    command += ["--broker", "redis://127.0.0.1:9/0", "--token-file", str(tmp_path / "token")]
+    process = subprocess.Popen(
+        [*command, "--folder", str(tmp_path / "jobs")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    yield process
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def test_a_service_runs_without_its_broker_and_ends_in_order(
+    serving: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    """It makes a token that only its owner reads, takes jobs, and keeps them until one is there."""
+    assert serving.stdout is not None
+    lines = iter(serving.stdout.readline, "")
+    url = next(line.split()[-1] for line in lines if line.startswith("Serving"))
+    token = tmp_path / "token"
+    assert token.stat().st_mode & 0o077 == 0
+    client = ServiceClient(url, token.read_text().strip())
+    (tmp_path / "x.onnx").write_bytes(ONNX)
+    client.put(tmp_path / "x.onnx")
+    waiting = client.submit(job())
+
+    serving.send_signal(signal.SIGTERM)
+
+    wait_until(lambda: serving.poll() is not None, 20.0, "the service ends")
+    assert serving.returncode == 0
+    assert waiting.state == "waiting"
+
+
+def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A token that is not there, and one that is none."""
+    options = ["--token-file", str(tmp_path / "token")]
+    assert run(["builds", "list", *options]) == 1
+    assert "the token can not be read" in capsys.readouterr().err
+    (tmp_path / "token").write_text("\n")
+    assert run(["builds", "list", *options]) == 1
+    assert "has no token in it" in capsys.readouterr().err
