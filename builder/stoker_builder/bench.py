@@ -39,7 +39,7 @@ class Bench:
         files: the ONNX file of every recipe that could be followed.
         failures: why a recipe could not be followed, or a candidate not be run.
         repairs: what came of the recipes whose answers were not good enough, by recipe.
-        audits: what the runtime made of each candidate, by name.
+        audits: what the runtime made of each candidate, by name, see :meth:`audit_name`.
         screened: answers to the selection samples, by place and candidate.
         answers: those of the finalists to the certification samples.
         timings: by place.
@@ -113,6 +113,14 @@ class Bench:
     def place_of(self, target: TargetSpec, candidate: Candidate) -> Place:
         """Where a candidate for a target is run."""
         return place_for(target.target, candidate.runtime, self.capped)
+
+    def audit_name(self, candidate: Candidate, arch: str) -> str:
+        """The name of what the runtime makes of a candidate on an architecture.
+
+        It takes signed activations as they are on ARM, and not on x86.
+        """
+        same = candidate.is_float or arch == self.machine.arch
+        return candidate.name if same else f"{candidate.name} on {arch}"
 
     def lose(self, candidate: str, error: BuildError) -> None:
         """Go on without a candidate that can not be run; its row says why."""

@@ -9,7 +9,7 @@ from stoker_builder.accuracy.risk import Risk
 from stoker_builder.bench import Bench
 from stoker_builder.candidates.audit import MIN_QUANTISED_SHARE, MIN_SHARE_AT_ALL, Audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
-from stoker_builder.kernels.places import Place, Way, native
+from stoker_builder.kernels.places import Place, Way, cap_for, native
 from stoker_builder.latency.candidates import Timings
 from stoker_builder.rows import Mark, Row
 from stoker_builder.screening import screened
@@ -18,6 +18,7 @@ from stoker_builder.targets import TargetSpec
 from stoker_contract.manifest import Precision
 
 NOT_MEASURABLE = "not measurable here: install gcc and binutils, or build on a CPU without VNNI"
+NOT_TIMED = "emulation gives no times: build on a machine of the target to ship it"
 
 
 def judge_target(bench: Bench, target: TargetSpec) -> tuple[Row, ...]:
@@ -85,7 +86,7 @@ def _not_certified(bench: Bench, target: TargetSpec, row: Row, place: Place) -> 
     if row.path is None or not row.audited:
         return row
     if seen is None:
-        return replace(row, why=NOT_MEASURABLE if place.way is Way.EMULATED else row.why)
+        return replace(row, why=_why_untimed(target) if place.way is Way.EMULATED else row.why)
     if seen.hopeless:
         return replace(row, mark=Mark.FAIL, why=seen.judged.why, accuracy=seen.judged.accuracy)
     why = "not certified: another was faster or lost less on the selection samples"
@@ -94,15 +95,21 @@ def _not_certified(bench: Bench, target: TargetSpec, row: Row, place: Place) -> 
     return replace(row, mark=Mark.SCREENED, why=why, accuracy=seen.judged.accuracy)
 
 
+def _why_untimed(target: TargetSpec) -> str:
+    # where a copy of the runtime could be capped, it could not be made
+    return NOT_TIMED if cap_for(target.target) is None else NOT_MEASURABLE
+
+
 def _answers(bench: Bench, place: Place, candidate: Candidate) -> Answers | None:
     return bench.answers.get(place, {}).get(candidate.name)
 
 
 def _row(bench: Bench, target: TargetSpec, candidate: Candidate, place: Place) -> Row:
     path = bench.files.get(candidate.recipe)
-    found = bench.audits.get(candidate.name)
+    name = bench.audit_name(candidate, target.arch)
+    found = bench.audits.get(name)
     if path is None or found is None:
-        failure = bench.failures.get(candidate.recipe) or bench.failures.get(candidate.name, "")
+        failure = bench.failures.get(candidate.recipe) or bench.failures.get(name, "")
         return Row(target.name, candidate, None, why=failure)
     pace = bench.timings.get(place, Timings({})).pace(candidate.name)
     repair = bench.repair_of(candidate.recipe) or bench.repairs.get(candidate.recipe)

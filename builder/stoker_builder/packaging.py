@@ -165,6 +165,8 @@ def _pack_target(
 ) -> tuple[tuple[Row, ...], list[_Packed]]:
     shipped = sorted((row for row in rows if row.shipped), key=lambda row: row.rank)
     emulator = Emulator(target, bench.request.emulation_budget_s, progress, bench.cache)
+    # half of the time is for what quantised candidates lose
+    share = 0.5 if any(_is_unseen(bench, target, row) for row in rows) else 1.0
     entries = []
     for chosen in shipped:
         row = _on_accelerators(bench, _on_its_cores(bench, target, chosen, progress))
@@ -175,7 +177,7 @@ def _pack_target(
             at.advance()
         seen = timed
         if bench.place_of(target, row.candidate).way is Way.EMULATED:
-            seen, golden = _emulate_shipped(target, timed, golden, emulator)
+            seen, golden = _emulate_shipped(target, timed, golden, emulator, share)
         entries.append(_packed(bench, target, seen, golden))
         # how it uses its cores makes it no other candidate
         seen = replace(seen, candidate=chosen.candidate)
@@ -262,27 +264,34 @@ def _measured_start(bench: Bench, row: Row) -> Start:
 
 
 def _emulate_shipped(
-    target: TargetSpec, row: Row, golden: GoldenSet, emulator: Emulator
+    target: TargetSpec, row: Row, golden: GoldenSet, emulator: Emulator, share: float
 ) -> tuple[Row, GoldenSet]:
     """Let the target's own kernels answer the golden set, where only emulation can."""
     if (reason := emulator.unavailable) is not None:
         emulator.progress.note(f"{target.name}: {reason}")
         return row, golden
-    golden, certified_on = emulator.golden(_path_of(row), golden, row.precision)
+    golden, certified_on = emulator.golden(_path_of(row), golden, row.precision, share=share)
     if row.accuracy is None or certified_on is None:
         return row, golden
     accuracy = row.accuracy.model_copy(update={"certified_on": certified_on})
     return replace(row, accuracy=accuracy), golden
 
 
-def _emulate_refused(bench: Bench, target: TargetSpec, row: Row, emulator: Emulator) -> Row:
-    """Say at least how accurate a quantised candidate is that can not be timed here."""
+def _is_unseen(bench: Bench, target: TargetSpec, row: Row) -> bool:
+    """Whether a quantised candidate is one that emulation alone can tell something about."""
     place = bench.place_of(target, row.candidate)
     # only ONNX Runtime is emulated
     ours = row.candidate.runtime is Runtime.ONNXRUNTIME and not row.candidate.is_float
-    unseen = place.way is Way.EMULATED and not row.shipped and ours
-    if not unseen or row.path is None or not row.audited or emulator.unavailable is not None:
+    there = row.path is not None and row.audited and not row.shipped
+    return place.way is Way.EMULATED and ours and there
+
+
+def _emulate_refused(bench: Bench, target: TargetSpec, row: Row, emulator: Emulator) -> Row:
+    """Say at least how accurate a quantised candidate is that can not be timed here."""
+    if not _is_unseen(bench, target, row):
         return row
+    if (reason := emulator.unavailable) is not None:
+        return replace(row, why=f"{row.why}; {reason}")
     native_fp32 = EngineRunner(bench.files[FP32], REFERENCE.session)
     answered = emulator.answers(_path_of(row), bench.split.certification, native_fp32, bench.metric)
     if answered is None:
@@ -296,7 +305,9 @@ def _emulate_refused(bench: Bench, target: TargetSpec, row: Row, emulator: Emula
         risk=Risk(1 - bench.request.confidence, 1),
         certified_on=certified_on,
     )
-    why = judged.why if judged.mark is Mark.FAIL else row.why
+    why = row.why if judged.mark is Mark.PASS else judged.why
+    if judged.mark is Mark.INCONCLUSIVE:
+        why = f"{why}, which takes more time (--emulation-budget-s); {row.why}"
     return replace(row, mark=judged.mark, accuracy=judged.accuracy, why=why)
 
 

@@ -17,6 +17,7 @@ import onnx
 from stoker_builder.kernels.sessions import Session
 from stoker_builder.models.source import Inputs
 from stoker_contract.manifest import Fusion
+from stoker_contract.target import Arch
 
 MIN_QUANTISED_SHARE: Final = 0.9
 # a recipe for some operators may leave the others, but not nearly all there is
@@ -133,15 +134,21 @@ def _is_one_of(name: str, operators: Collection[str]) -> bool:
     return kind in operators
 
 
-def audit(path: Path, inputs: Inputs, scratch: Path) -> Audit:
+def audit(path: Path, inputs: Inputs, scratch: Path, arch: Arch | None = None) -> Audit:
     """Optimise a file as the device will, run one sample, and count.
+
+    Args:
+        path: the file.
+        inputs: one sample.
+        scratch: a folder for the optimised graph and the profile.
+        arch: of the device; that of this machine when absent.
 
     Raises:
         BuildError: ``UNSUPPORTED_OP``, when it can not be loaded; ``DATA_MISMATCH``, when
             it does not take the sample.
     """
     optimised = scratch / f"{path.stem}.optimised.onnx"
-    session = Session(path, optimised_path=optimised, profile_prefix=scratch / path.stem)
+    session = Session(path, optimised_path=optimised, profile_prefix=scratch / path.stem, arch=arch)
     session.run(inputs)
     profile = session.end_profile()
     return count(onnx.load(optimised), kernels_of(profile.read_bytes()))

@@ -14,7 +14,7 @@ from stoker_builder.candidates.recipes import GIVEN, RECIPES
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.engines import runner_at
 from stoker_builder.progress import Progress
-from stoker_contract.target import Runtime
+from stoker_contract.target import Arch, Runtime
 
 if TYPE_CHECKING:
     from stoker_builder.candidates.quantise import Quantiser
@@ -82,19 +82,25 @@ def audit_candidates(bench: Bench, progress: Progress) -> None:
     Raises:
         BuildError: FP32 in ONNX Runtime can not be run.
     """
-    todo = {c.name: c for target in bench.targets for c in bench.candidates(target)}
+    wanted = {
+        bench.audit_name(c, target.arch): (c, target.arch)
+        for target in bench.targets
+        for c in bench.candidates(target)
+    }
     todo = {
-        name: c
-        for name, c in todo.items()
+        name: (c, None if name == c.name else arch)
+        for name, (c, arch) in wanted.items()
         if c.recipe in bench.files and not {name, c.recipe} & {*bench.audits, *bench.failures}
     }
     if REFERENCE.name in bench.audits and not todo:
         return
+    todo = {REFERENCE.name: (REFERENCE, None), **todo}
     with bench.stage(progress, "audit what was fused", len(todo)) as stage:
-        for name, candidate in {REFERENCE.name: REFERENCE, **todo}.items():
+        for name, (candidate, arch) in todo.items():
             try:
-                found = _audit(bench, candidate)
-                _try_out(bench, candidate)
+                found = _audit(bench, candidate, arch)
+                if arch is None:
+                    _try_out(bench, candidate)
                 bench.audits[name] = found
             except BuildError as error:
                 # a candidate that can not be run is one that lost; FP32 has to run
@@ -114,30 +120,32 @@ def _try_out(bench: Bench, candidate: Candidate) -> None:
                 runner.run(bench.example)
 
 
-def _audit(bench: Bench, candidate: Candidate) -> Audit:
+def _audit(bench: Bench, candidate: Candidate, arch: Arch | None) -> Audit:
     key = bench.cache.key(
         "audit",
         file=digest_of_file(bench.files[candidate.recipe]),
         session=candidate.session.to_object(),
         inputs={name: array.shape for name, array in bench.example.items()},
         isa=bench.machine.isa,
+        arch=arch,
     )
     known = bench.cache.value(key)
-    found = Audit.of(known) if known is not None else _audit_all(bench, candidate)
+    found = Audit.of(known) if known is not None else _audit_all(bench, candidate, arch)
     if known is None:
         bench.cache.keep_value(key, asdict(found))
     repair = bench.repair_of(candidate.recipe)
     if repair is not None:
-        base = bench.audits.get(replace(candidate, recipe=repair.base).name)
+        of_base = replace(candidate, recipe=repair.base)
+        base = bench.audits.get(bench.audit_name(of_base, arch or bench.machine.arch))
         return found if base is None else found.beside(base)
     recipe = RECIPES.get(candidate.recipe)
     return found if recipe is None or recipe.operators is None else found.among(recipe.operators)
 
 
-def _audit_all(bench: Bench, candidate: Candidate) -> Audit:
+def _audit_all(bench: Bench, candidate: Candidate, arch: Arch | None) -> Audit:
     path = bench.files[candidate.recipe]
     if candidate.runtime is Runtime.OPENVINO:
         from stoker_builder.candidates.openvino_audit import audit_openvino  # noqa: PLC0415
 
         return audit_openvino(path, candidate.session)
-    return audit(path, bench.example, bench.scratch)
+    return audit(path, bench.example, bench.scratch, arch)

@@ -41,12 +41,18 @@ class Emulator:
         """Why nothing can be run, or None."""
         if self.left_s < _START_S:
             return "no time is left for emulation (--emulation-budget-s)"
-        return self._runner().unavailable
+        return self._runner(self.left_s).unavailable
 
     def golden(
-        self, path: Path, golden: GoldenSet, precision: Precision
+        self, path: Path, golden: GoldenSet, precision: Precision, *, share: float = 1.0
     ) -> tuple[GoldenSet, str | None]:
         """Let the target's kernels answer the golden set, as much of it as there is time for.
+
+        Args:
+            path: the candidate.
+            golden: what it answers on this machine.
+            precision: of the candidate.
+            share: of the time that is left, if that is enough to begin.
 
         Returns:
             The set, expecting what those kernels answered; and whose kernels answered how
@@ -56,7 +62,9 @@ class Emulator:
             BuildError: ``MEASURE``, when FP32 is another model on that instruction set.
         """
         digests = [content_digest(Sample(inputs, None, "")) for inputs in golden.inputs]
-        outputs, kernels = self._run(path, golden.inputs, "golden set", digests)
+        outputs, kernels = self._run(
+            path, golden.inputs, "golden set", digests, max(share * self.left_s, 2 * _START_S)
+        )
         if not outputs:
             return golden, None
         wider = golden.observed_elsewhere(outputs, precision)
@@ -81,22 +89,28 @@ class Emulator:
             The answers and whose kernels gave them; None when there was no time for any.
         """
         inputs = (part[position].inputs for position in range(len(part)))
-        outputs, kernels = self._run(path, inputs, path.stem, part.digests)
+        outputs, kernels = self._run(path, inputs, path.stem, part.digests, self.left_s)
         if not outputs:
             return None
         answers = score_all(outputs, reference, part, metric)
         return answers, f"{kernels} on {len(outputs)} samples"
 
-    def _runner(self) -> IsaRunner:
+    def _runner(self, limit_s: float) -> IsaRunner:
         cores = os.cpu_count() or 1
-        return IsaRunner(self.target.target, time_budget_s=self.left_s, jobs=cores)
+        return IsaRunner(self.target.target, time_budget_s=limit_s, jobs=cores)
 
     def _run(
-        self, path: Path, inputs: Iterable[Arrays], what: str, digests: Sequence[str]
+        self,
+        path: Path,
+        inputs: Iterable[Arrays],
+        what: str,
+        digests: Sequence[str],
+        limit_s: float,
     ) -> tuple[tuple[Arrays, ...], str]:
         if self.unavailable is not None:
             return (), ""
-        runner = self._runner()
+        limit_s = min(limit_s, self.left_s)
+        runner = self._runner(limit_s)
         key = self.cache.key(
             "emulated",
             file=digest_of_file(path),
@@ -106,7 +120,7 @@ class Emulator:
         if (known := self.cache.arrays(key)) is not None:
             return _divided(known), runner.certified_on or ""
         began = time.monotonic()
-        title = f"{what}, emulated (up to {self.left_s:.0f} s)"
+        title = f"{what}, emulated (up to {limit_s:.0f} s)"
         with self.progress.stage(title, len(digests)) as stage:
             try:
                 run = runner.run(path, inputs, progress=lambda _count: stage.advance())

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_contract.target import Arch
 
 Level = Literal["all", "extended", "basic", "disabled"]
 Tensor = NDArray[np.generic]
@@ -18,7 +19,7 @@ _ONLY_ERRORS: Final = 4  # of ONNX Runtime's severities; its warnings are about 
 class Session:
     """A loaded ONNX file."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the settings of one session
         self,
         path: Path,
         *,
@@ -26,6 +27,7 @@ class Session:
         level: Level = "all",
         optimised_path: Path | None = None,
         profile_prefix: Path | None = None,
+        arch: Arch | None = None,
     ) -> None:
         """Load ``path``.
 
@@ -35,6 +37,7 @@ class Session:
             level: of graph optimisation.
             optimised_path: where to write the graph as the optimiser left it.
             profile_prefix: record what each kernel was given, see :meth:`end_profile`.
+            arch: optimise the graph as on that architecture; as on this machine when absent.
 
         Raises:
             BuildError: ``UNSUPPORTED_OP``, when ONNX Runtime can not run this graph.
@@ -54,6 +57,10 @@ class Session:
             "basic": levels.ORT_ENABLE_BASIC,
             "disabled": levels.ORT_DISABLE_ALL,
         }[level]
+        if arch is not None:
+            # ARM multiplies signed by signed; for x86 signed activations are shifted first
+            signed = "1" if arch is Arch.AARCH64 else "0"
+            options.add_session_config_entry("session.qdqisint8allowed", signed)
         if optimised_path is not None:
             options.optimized_model_filepath = str(optimised_path)
         if profile_prefix is not None:
