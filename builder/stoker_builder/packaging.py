@@ -7,17 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from stoker_builder.accuracy.certify import judge
 from stoker_builder.accuracy.golden import GoldenSet, make_golden, ways
-from stoker_builder.accuracy.risk import Risk
 from stoker_builder.bench import Bench, BuildResult
 from stoker_builder.cache import digest_of_file
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import FP32, RECIPES
 from stoker_builder.data import Sample, content_digest
+from stoker_builder.emulating import emulate_refused, emulate_shipped, is_unseen
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.emulation import Emulator
-from stoker_builder.kernels.engines import EngineRunner, runner_at
+from stoker_builder.kernels.engines import runner_at
 from stoker_builder.kernels.places import Way, native
 from stoker_builder.latency.concurrency import best_use, measure_concurrency
 from stoker_builder.latency.footprint import Start, measure_start
@@ -26,7 +25,7 @@ from stoker_builder.progress import Progress
 from stoker_builder.release import MANIFEST, write_release
 from stoker_builder.report.collect import report_of
 from stoker_builder.report.files import report_files
-from stoker_builder.rows import Mark, Row
+from stoker_builder.rows import Row
 from stoker_builder.targets import TargetSpec
 from stoker_builder.tensorrt.targets import PlanTarget
 from stoker_builder.workers.choosing import Executors
@@ -166,7 +165,7 @@ def _pack_target(
     shipped = sorted((row for row in rows if row.shipped), key=lambda row: row.rank)
     emulator = Emulator(target, bench.request.emulation_budget_s, progress, bench.cache)
     # half of the time is for what quantised candidates lose
-    share = 0.5 if any(_is_unseen(bench, target, row) for row in rows) else 1.0
+    share = 0.5 if any(is_unseen(bench, target, row) for row in rows) else 1.0
     entries = []
     for chosen in shipped:
         row = _on_accelerators(bench, _on_its_cores(bench, target, chosen, progress))
@@ -177,12 +176,12 @@ def _pack_target(
             at.advance()
         seen = timed
         if bench.place_of(target, row.candidate).way is Way.EMULATED:
-            seen, golden = _emulate_shipped(target, timed, golden, emulator, share)
+            seen, golden = emulate_shipped(target, timed, golden, emulator, share)
         entries.append(_packed(bench, target, seen, golden))
         # how it uses its cores makes it no other candidate
         seen = replace(seen, candidate=chosen.candidate)
         rows = tuple(seen if row.name == other.name else other for other in rows)
-    return tuple(_emulate_refused(bench, target, row, emulator) for row in rows), entries
+    return emulate_refused(bench, target, rows, emulator), entries
 
 
 def _on_its_cores(bench: Bench, target: TargetSpec, row: Row, progress: Progress) -> Row:
@@ -261,54 +260,6 @@ def _measured_start(bench: Bench, row: Row) -> Start:
     measured = measure_start(_path_of(row), bench.example, row.candidate.session)
     bench.cache.keep_value(key, asdict(measured))
     return measured
-
-
-def _emulate_shipped(
-    target: TargetSpec, row: Row, golden: GoldenSet, emulator: Emulator, share: float
-) -> tuple[Row, GoldenSet]:
-    """Let the target's own kernels answer the golden set, where only emulation can."""
-    if (reason := emulator.unavailable) is not None:
-        emulator.progress.note(f"{target.name}: {reason}")
-        return row, golden
-    golden, certified_on = emulator.golden(_path_of(row), golden, row.precision, share=share)
-    if row.accuracy is None or certified_on is None:
-        return row, golden
-    accuracy = row.accuracy.model_copy(update={"certified_on": certified_on})
-    return replace(row, accuracy=accuracy), golden
-
-
-def _is_unseen(bench: Bench, target: TargetSpec, row: Row) -> bool:
-    """Whether a quantised candidate is one that emulation alone can tell something about."""
-    place = bench.place_of(target, row.candidate)
-    # only ONNX Runtime is emulated
-    ours = row.candidate.runtime is Runtime.ONNXRUNTIME and not row.candidate.is_float
-    there = row.path is not None and row.audited and not row.shipped
-    return place.way is Way.EMULATED and ours and there
-
-
-def _emulate_refused(bench: Bench, target: TargetSpec, row: Row, emulator: Emulator) -> Row:
-    """Say at least how accurate a quantised candidate is that can not be timed here."""
-    if not _is_unseen(bench, target, row):
-        return row
-    if (reason := emulator.unavailable) is not None:
-        return replace(row, why=f"{row.why}; {reason}")
-    native_fp32 = EngineRunner(bench.files[FP32], REFERENCE.session)
-    answered = emulator.answers(_path_of(row), bench.split.certification, native_fp32, bench.metric)
-    if answered is None:
-        return row
-    answers, certified_on = answered
-    judged = judge(
-        bench.reference,
-        answers,
-        bench.metric,
-        bench.request,
-        risk=Risk(1 - bench.request.confidence, 1),
-        certified_on=certified_on,
-    )
-    why = row.why if judged.mark is Mark.PASS else judged.why
-    if judged.mark is Mark.INCONCLUSIVE:
-        why = f"{why}, which takes more time (--emulation-budget-s); {row.why}"
-    return replace(row, mark=judged.mark, accuracy=judged.accuracy, why=why)
 
 
 def _packed(bench: Bench, target: TargetSpec, row: Row, golden: GoldenSet) -> _Packed:

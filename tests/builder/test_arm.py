@@ -16,9 +16,13 @@ from stoker_builder.kernels.isa import IsaRunner, host_isa
 from stoker_builder.kernels.processors import PROCESSORS, Processor, processor_for
 from stoker_builder.kernels.sessions import Session
 from stoker_builder.kernels.sysroot import PROGRAM, Sysroot, find_sysroot, make_sysroot
+from stoker_builder.pipeline import build
+from stoker_builder.progress import Silence
+from stoker_builder.rows import Mark
 from stoker_builder.targets import load_target
 from stoker_cli.main import run
 from stoker_contract.target import Arch, Target
+from support.tiny_build import request_for
 
 WIDTH = 64
 STEP = 0.1001  # between two answers of the product below
@@ -98,6 +102,11 @@ def samples(count: int) -> Iterator[dict[str, NDArray[np.generic]]]:
     for seed in range(count):
         rng = np.random.default_rng(seed)
         yield {"x": rng.normal(size=(4, WIDTH)).astype(np.float32)}
+
+
+def assert_same(one: NDArray[np.generic], other: NDArray[np.generic]) -> None:
+    """Allow for the last rounding."""
+    np.testing.assert_allclose(one.astype(np.float32), other.astype(np.float32), atol=STEP)
 
 
 def arm(*isa: str) -> Target:
@@ -215,25 +224,19 @@ def test_a_processor_has_what_the_table_says(sysroot: Sysroot, processor: Proces
     assert [bool(int(word)) for word in told] == promised
 
 
-@pytest.mark.parametrize(
-    ("name", "activations"), [("aarch64", np.uint8), ("aarch64-dotprod", np.int8)]
-)
 @pytest.mark.usefixtures("sysroot")
-def test_arm_answers_as_this_machine_does(
-    name: str, activations: type[np.uint8 | np.int8], tmp_path: Path
-) -> None:
-    """Sums are exact there, of signed activations too: what differs is the last rounding."""
-    path = product(tmp_path, activations)
+def test_the_oldest_processor_answers_as_this_machine_does(tmp_path: Path) -> None:
+    """Sums are exact there too, by kernels without a dot product."""
+    path = product(tmp_path, np.uint8)
     here = Session(path)
 
-    runner = IsaRunner(load_target(name).target, time_budget_s=100.0)
+    runner = IsaRunner(load_target("aarch64").target, time_budget_s=100.0)
     answers = runner.run(path, samples(3))
 
-    assert str(runner.certified_on).startswith("qemu-aarch64 ")
+    assert runner.certified_on == "qemu-aarch64 cortex-a72"
     assert answers.complete
     for inputs, there in zip(samples(3), answers.outputs, strict=True):
-        expected = np.asarray(here.run(inputs)["y"], dtype=np.float32)
-        np.testing.assert_allclose(np.asarray(there["y"], dtype=np.float32), expected, atol=STEP)
+        assert_same(there["y"], here.run(inputs)["y"])
 
 
 @pytest.mark.parametrize(
@@ -250,20 +253,67 @@ def test_the_kernels_are_those_of_the_target(
     kernels: set[str],
     tmp_path: Path,
 ) -> None:
-    """Of the instructions that were really run, the products of bytes are those of devices."""
+    """Products of bytes are run by the instructions of devices, and come to the same."""
     path, listing = product(tmp_path, activations), tmp_path / "listing"
+    answer, (inputs,) = tmp_path / "answer.npy", samples(1)
     processor = processor_for(load_target(name).target)
     assert processor is not None
     program = (
-        "import numpy, onnxruntime, sys; "
-        "session = onnxruntime.InferenceSession(sys.argv[1]); "
-        f"session.run(None, {{'x': numpy.ones((4, {WIDTH}), 'float32')}})"
+        "import numpy, onnxruntime, sys; model, answer, x = sys.argv[1:]; "
+        "session = onnxruntime.InferenceSession(model); "
+        "numpy.save(answer, session.run(None, {'x': numpy.load(x)})[0])"
     )
     command = list(sysroot.command(PROGRAM, processor))
     command[1:1] = ["-d", "in_asm", "-D", str(listing)]
-    command += ["-c", program, str(path)]
+    np.save(tmp_path / "x.npy", inputs["x"])
+    command += ["-c", program, str(path), str(answer), str(tmp_path / "x.npy")]
 
     subprocess.run(command, env=sysroot.environment(), check=True, capture_output=True)
 
     with listing.open(encoding="ascii", errors="replace") as lines:
         assert seen_in(lines) == kernels
+    assert_same(np.load(answer), Session(path).run(inputs)["y"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sysroot")
+def test_a_build_for_arm_says_what_was_emulated(tmp_path: Path, tiny_onnx: Path) -> None:
+    """FP32 ships with answers of ARM kernels; what INT8 loses there is known, but no time."""
+    request = request_for(
+        tmp_path / "release",
+        model=str(tiny_onnx),
+        targets=("aarch64-dotprod",),
+        latency_s=0.0,
+        emulation_budget_s=4.0,
+    )
+    result = build(request, Silence())
+
+    (artifact,) = result.manifest.artifacts
+    assert artifact.accuracy is not None
+    assert artifact.accuracy.certified_on.startswith("qemu-aarch64 cortex-a76 on ")
+    int8 = next(row for row in result.rows if row.name == "int8-s8s8")
+    assert int8.accuracy is not None
+    assert int8.accuracy.certified_on.startswith("qemu-aarch64 cortex-a76 on ")
+    assert int8.mark in {Mark.PASS, Mark.INCONCLUSIVE}
+    assert not int8.shipped
+    assert "emulation gives no times" in int8.why
+
+
+@pytest.mark.usefixtures("no_sysroot")
+def test_a_build_for_arm_goes_on_without_a_sysroot(tmp_path: Path, tiny_onnx: Path) -> None:
+    """FP32 ships, the manifest claims nothing about ARM, and the table says what to do."""
+    request = request_for(
+        tmp_path / "release",
+        model=str(tiny_onnx),
+        targets=("aarch64-dotprod",),
+        latency_s=0.0,
+        emulation_budget_s=4.0,
+    )
+    result = build(request, Silence())
+
+    (artifact,) = result.manifest.artifacts
+    assert artifact.accuracy is not None
+    assert "not executed on aarch64-dotprod" in artifact.accuracy.certified_on
+    int8 = next(row for row in result.rows if row.name == "int8-s8s8")
+    assert int8.mark is Mark.NOT_JUDGED
+    assert "stoker target emulate aarch64" in int8.why or "qemu" in int8.why

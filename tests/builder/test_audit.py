@@ -15,7 +15,7 @@ from stoker_builder.data import load_data
 from stoker_builder.kernels.isa import VNNI, host_isa
 from stoker_builder.split import split
 from stoker_contract.manifest import SessionOptions
-from stoker_contract.target import Runtime
+from stoker_contract.target import Arch, Runtime
 from support.builder_models import SHAPE
 from support.tiny_build import MODELS
 
@@ -60,6 +60,21 @@ def test_a_fused_file_has_none_left(quantised: dict[str, Path], tmp_path: Path) 
     assert found.quantised_macs == MACS
     assert found.share == 1.0
     assert found.passed
+
+
+def test_signed_activations_stay_signed_on_arm(quantised: dict[str, Path], tmp_path: Path) -> None:
+    """x86 shifts them first, ARM takes them as they are: each is audited as it runs there."""
+    zeros = {}
+    for arch in Arch:
+        scratch = tmp_path / arch
+        scratch.mkdir()
+        assert audit(quantised["int8-s8s8"], EXAMPLE, scratch, arch).share == 1.0
+        graph = onnx.load(scratch / "int8-s8s8.optimised.onnx").graph
+        types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+        first = next(node for node in graph.node if node.op_type == "QLinearConv")
+        zeros[arch] = types[first.input[2]]
+
+    assert zeros == {Arch.X86_64: TensorProto.UINT8, Arch.AARCH64: TensorProto.INT8}
 
 
 def test_a_stem_left_in_float_is_named(quantised: dict[str, Path], tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_fp32_is_checked_with_the_kernels_of_the_target(tmp_path: Path, tiny_onn
         model=str(tiny_onnx),
         targets=("x86-64-v3",),
         latency_s=0.0,
-        emulation_budget_s=60.0,
+        emulation_budget_s=4.0,
     )
     result = build(request, Silence())
 

@@ -1,7 +1,6 @@
 """What the kernels of a target that this machine does not have answer, as far as time allows."""
 
 import os
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from stoker_builder.split import Part
 from stoker_builder.targets import TargetSpec
 from stoker_contract.manifest import Precision
 
-_START_S = 5.0  # importing the runtime takes that long under emulation
+_LEAST_S = 2.0  # for less, starting the emulator is not worth the while
 _SAME_MODEL = 0.01  # of the largest answer: FP32 in another order of sums stays far below
 
 
@@ -28,7 +27,7 @@ class Emulator:
     """Runs files with the kernels of one target, within one budget of seconds.
 
     Attributes:
-        left_s: what is left of the budget.
+        left_s: what is left of the budget, which is for answering: starting is not counted.
     """
 
     target: TargetSpec
@@ -39,7 +38,7 @@ class Emulator:
     @property
     def unavailable(self) -> str | None:
         """Why nothing can be run, or None."""
-        if self.left_s < _START_S:
+        if self.left_s < _LEAST_S:
             return "no time is left for emulation (--emulation-budget-s)"
         return self._runner(self.left_s).unavailable
 
@@ -52,7 +51,7 @@ class Emulator:
             path: the candidate.
             golden: what it answers on this machine.
             precision: of the candidate.
-            share: of the time that is left, if that is enough to begin.
+            share: of the time that is left, if that is worth starting for.
 
         Returns:
             The set, expecting what those kernels answered; and whose kernels answered how
@@ -62,9 +61,7 @@ class Emulator:
             BuildError: ``MEASURE``, when FP32 is another model on that instruction set.
         """
         digests = [content_digest(Sample(inputs, None, "")) for inputs in golden.inputs]
-        outputs, kernels = self._run(
-            path, golden.inputs, "golden set", digests, max(share * self.left_s, 2 * _START_S)
-        )
+        outputs, kernels = self._run(path, golden.inputs, "golden set", digests, share)
         if not outputs:
             return golden, None
         wider = golden.observed_elsewhere(outputs, precision)
@@ -75,7 +72,13 @@ class Emulator:
         return wider, f"{kernels} on {len(outputs)} golden samples"
 
     def answers(
-        self, path: Path, part: Part, reference: Answering, metric: Metric
+        self,
+        path: Path,
+        part: Part,
+        reference: Answering,
+        metric: Metric,
+        *,
+        share: float = 1.0,
     ) -> tuple[Answers, str] | None:
         """Answer the first certification samples, as many as there is time for.
 
@@ -84,12 +87,13 @@ class Emulator:
             part: the certification samples.
             reference: FP32, for metrics that compare answers.
             metric: how an answer is scored.
+            share: of the time that is left, if that is worth starting for.
 
         Returns:
             The answers and whose kernels gave them; None when there was no time for any.
         """
         inputs = (part[position].inputs for position in range(len(part)))
-        outputs, kernels = self._run(path, inputs, path.stem, part.digests, self.left_s)
+        outputs, kernels = self._run(path, inputs, path.stem, part.digests, share)
         if not outputs:
             return None
         answers = score_all(outputs, reference, part, metric)
@@ -105,11 +109,11 @@ class Emulator:
         inputs: Iterable[Arrays],
         what: str,
         digests: Sequence[str],
-        limit_s: float,
+        share: float,
     ) -> tuple[tuple[Arrays, ...], str]:
         if self.unavailable is not None:
             return (), ""
-        limit_s = min(limit_s, self.left_s)
+        limit_s = max(share * self.left_s, _LEAST_S)
         runner = self._runner(limit_s)
         key = self.cache.key(
             "emulated",
@@ -119,7 +123,6 @@ class Emulator:
         )
         if (known := self.cache.arrays(key)) is not None:
             return _divided(known), runner.certified_on or ""
-        began = time.monotonic()
         title = f"{what}, emulated (up to {limit_s:.0f} s)"
         with self.progress.stage(title, len(digests)) as stage:
             try:
@@ -129,7 +132,7 @@ class Emulator:
                 self.progress.note(f"{self.target.name}: {error.detail}")
                 self.left_s = 0.0
                 return (), ""
-        self.left_s -= time.monotonic() - began
+        self.left_s -= run.seconds
         if run.complete:
             self.cache.keep_arrays(key, _joined(run.outputs))
         return run.outputs, runner.certified_on or ""

@@ -7,15 +7,10 @@ otherwise, so another instruction set is certified under an emulator, slowly but
 :mod:`kernels.emulators`. FP32 arithmetic does not saturate; only quantised files need this.
 """
 
-import contextlib
 import json
 import platform
-import subprocess
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +19,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker_builder.children import END_GRACE_S, end_child
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.frames import read_frame, write_frame
 from stoker_builder.kernels.emulators import NoEmulatorError, emulated, own_environment
+from stoker_builder.kernels.isa_processes import Feed, answer_all
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import Target
 
@@ -81,6 +75,7 @@ class IsaRun:
 
     Attributes:
         complete: False when the time budget ended before the inputs did.
+        seconds: how long answering took, without starting.
     """
 
     outputs: tuple[Arrays, ...]
@@ -93,7 +88,7 @@ class IsaRunner:
 
     Args:
         target: whose devices.
-        time_budget_s: a run ends after this long, with as many answers as there are.
+        time_budget_s: a run ends after so much answering, with as many answers as there are.
         jobs: emulated processes side by side; natively there is always one.
 
     Attributes:
@@ -149,103 +144,17 @@ class IsaRunner:
             str(onnx_path),
             json.dumps((session or SessionOptions()).to_object()),
         ]
-        started = time.monotonic()
-        deadline, environment = started + self._budget_s, self._environment
-        feed = _Feed(inputs, progress)
+        feed = Feed(inputs, self._budget_s, progress)
         with ThreadPoolExecutor(self._jobs, thread_name_prefix="isa") as pool:
             workers = [
-                pool.submit(_answer_all, command, environment, feed, deadline)
-                for _ in range(self._jobs)
+                pool.submit(answer_all, command, self._environment, feed) for _ in range(self._jobs)
             ]
         for worker in workers:
             worker.result()
-        return IsaRun(feed.answered(), feed.complete, time.monotonic() - started)
+        return IsaRun(feed.answered(), feed.complete, feed.seconds)
 
 
 def best_kernels(isa: frozenset[str]) -> str:
     """Name the newest instruction set among ``isa`` that ONNX Runtime has kernels for."""
     order = ("avx512_vnni", "avx_vnni", "avx512f", "avx2", "avx", "i8mm", "asimddp", "asimd")
     return next((feature for feature in order if feature in isa), platform.machine())
-
-
-class _Feed:
-    """Hands out inputs to several workers and collects their answers in order."""
-
-    def __init__(self, inputs: Iterable[Arrays], progress: Callable[[int], None] | None) -> None:
-        self._inputs = enumerate(inputs)
-        self._answers: dict[int, Arrays] = {}
-        self._lock = threading.Lock()
-        self._progress = progress or (lambda _count: None)
-        self.complete = True
-
-    def take(self) -> tuple[int, Arrays] | None:
-        with self._lock:
-            return next(self._inputs, None)
-
-    def put(self, index: int, answer: Arrays) -> None:
-        with self._lock:
-            self._answers[index] = answer
-            self._progress(len(self._answers))
-
-    def answered(self) -> tuple[Arrays, ...]:
-        """Return the answers up to the first gap, so that they pair with the inputs."""
-        upto = next(i for i in range(len(self._answers) + 1) if i not in self._answers)
-        return tuple(self._answers[i] for i in range(upto))
-
-
-def _answer_all(
-    command: list[str], environment: Mapping[str, str], feed: _Feed, deadline: float
-) -> None:
-    """Run one child until the inputs or the time are used up."""
-    with _child(command, environment, deadline) as (process, errors):
-        assert process.stdin is not None  # noqa: S101 - both are pipes
-        assert process.stdout is not None  # noqa: S101
-        requests, answers = process.stdin, process.stdout
-        ready = read_frame(answers)
-        while ready is not None and (item := feed.take()) is not None:
-            index, inputs = item
-            try:
-                write_frame(requests, inputs)
-                outputs = read_frame(answers)
-            except BrokenPipeError:
-                outputs = None
-            if outputs is None:
-                ready = None
-                break
-            feed.put(index, outputs)
-        if ready is None:
-            if time.monotonic() < deadline:
-                raise _failure(process, errors)
-            feed.complete = False
-
-
-@contextlib.contextmanager
-def _child(
-    command: list[str], environment: Mapping[str, str], deadline: float
-) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Start a child that is dead by the deadline and never outlives the block."""
-    with tempfile.TemporaryDirectory(prefix="stk") as scratch:
-        errors = Path(scratch) / "stderr"
-        with errors.open("wb") as stderr:
-            process = subprocess.Popen(  # noqa: S603 - our own module under our own Python
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=environment,
-            )
-        timer = threading.Timer(max(deadline - time.monotonic(), 0.0), process.kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield process, errors
-        finally:
-            timer.cancel()
-            end_child(process)
-
-
-def _failure(process: subprocess.Popen[bytes], errors: Path) -> BuildError:
-    code = process.wait(END_GRACE_S)
-    said = errors.read_text(encoding="utf-8", errors="replace").strip()[-800:]
-    detail = f"the model could not be run for this instruction set (exit {code}): {said}"
-    return BuildError(BuildCode.MEASURE, detail, "run the file alone with ONNX Runtime")
