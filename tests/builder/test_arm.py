@@ -284,7 +284,7 @@ def test_a_build_for_arm_says_what_was_emulated(tmp_path: Path, tiny_onnx: Path)
         model=str(tiny_onnx),
         targets=("aarch64-dotprod",),
         latency_s=0.0,
-        emulation_budget_s=4.0,
+        emulation_budget_s=6.0,
     )
     result = build(request, Silence())
 
