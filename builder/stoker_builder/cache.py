@@ -39,6 +39,7 @@ _CODE: Final = ("stoker_builder", "stoker_engine", "stoker_contract")
 _KERNEL_CHOICE: Final = ("ONEDNN_", "DNNL_", "ATEN_", "OPENBLAS_", "MKL_", "ORT_", "OV_")
 _ENTRY: Final = re.compile(r"[a-z]+-[0-9a-f]{64}")
 _HALF: Final = re.compile(r"\.new-.+")
+_TIMING: Final = "timing"
 _STALE_S: Final = 24 * 3600.0
 _DIGEST_BYTES: Final = 32
 
@@ -73,6 +74,19 @@ class Cache:
         told = {"kind": kind, "facts": facts, "versions": self._versions}
         text = json.dumps(told, sort_keys=True, default=str)
         return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def timing(self, hardware: str) -> Path | None:
+        """Where TensorRT keeps what it timed on a class of hardware; None when nothing is kept.
+
+        The library reads and replaces the file itself, and refuses one that is not its own.
+        """
+        if self._folder is None:
+            return None
+        folder = self._folder / _TIMING
+        with contextlib.suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            return folder / f"{hardware}.timing"
+        return None
 
     def file(self, key: str, target: Path) -> bool:
         """Write a file that was kept to ``target``; False when there is none."""

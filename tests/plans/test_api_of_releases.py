@@ -143,6 +143,20 @@ def test_shapes_within_the_profile_are_served(
     assert shapes == [(4, 10), (1, 10), (2, 10)]
 
 
+@pytest.mark.parametrize("version", ALL)
+def test_what_a_build_timed_is_what_the_next_one_begins_with(
+    tmp_path: Path, graphs: dict[str, Path], version: str
+) -> None:
+    """The cache of a class of hardware is given to the library again, as it was written."""
+    given = []
+    for _ in range(2):
+        library = recorded_tensorrt(version)
+        compiled(library, graphs["fp16"], tmp_path, settings_for(version))
+        given += library.world.timings
+
+    assert given == [b"", b"timings"]
+
+
 def test_integers_of_64_bits_are_those_that_the_release_has(tmp_path: Path) -> None:
     """8.6 narrows them to 32 bits, and the artifact's tensors say so."""
     model = small_cnn()

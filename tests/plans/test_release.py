@@ -1,5 +1,6 @@
 """``stoker build --targets rtx-…``: a release of plans, made where no such GPU is."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from stoker_builder.progress import Silence
 from stoker_builder.rows import Mark, Row
 from stoker_builder.tensorrt.releasing import NOT_TIMED
 from stoker_builder.tensorrt.targets import plan_targets
+from stoker_contract.board import MODULES
 from stoker_contract.manifest import Artifact, Precision
 from stoker_contract.plan_header import read_plan_header
 from stoker_contract.target import Arch, ArtifactKind, Profile, Runtime, why_incompatible
@@ -26,7 +28,8 @@ GPUS = ("rtx-sm75", "rtx-sm89")
 def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """One release for two GPUs, and nothing else named."""
     output = tmp_path_factory.mktemp("rtx") / "release"
-    return build(request_for(output, targets=GPUS), Silence())
+    cache = output.parent / "cache"
+    return build(request_for(output, targets=GPUS, cache=cache), Silence())
 
 
 def plan_of(built: BuildResult, gpu: str) -> Artifact:
@@ -74,6 +77,14 @@ def test_what_no_gpu_has_run_is_said_and_ships_in_floating_point_only(built: Bui
         assert quantised.path is not None
 
 
+def test_what_was_timed_is_kept_for_the_next_build(built: BuildResult) -> None:
+    """A file for each class of hardware, in the folder that ``--cache`` names."""
+    kept = sorted((built.output.parent / "cache" / "timing").iterdir())
+
+    assert [path.name for path in kept] == [f"{gpu}.timing" for gpu in GPUS]
+    assert all(path.stat().st_size for path in kept)
+
+
 def test_a_plan_never_ships_without_something_to_fall_back_to(built: BuildResult) -> None:
     """The portable artifact comes by itself, and devices without the GPU take it."""
     portable = [a for a in built.manifest.artifacts if a.kind is ArtifactKind.ONNX]
@@ -116,3 +127,18 @@ def test_every_target_is_whole() -> None:
         targets
     )
     assert "orin-nano-8gb-jp62-dla" not in targets
+
+
+def test_every_module_that_an_agent_knows_can_be_built_for() -> None:
+    """The agent's names of modules are the builder's, and none is missing on either side."""
+    modules = {target.target.module for target in plan_targets().values()} - {None}
+
+    assert modules == set(MODULES.values())
+
+
+def test_a_small_board_gets_a_small_workspace() -> None:
+    """A module's memory is shared with everything else: a layer takes a sixteenth of it at most."""
+    for target in plan_targets().values():
+        memory = re.search(r"-(\d+)gb", target.target.module or "")
+        if memory and target.workspace_bytes:
+            assert target.workspace_bytes * 16 <= int(memory[1]) * 2**30

@@ -85,6 +85,7 @@ class _World:
         self.refuse_build = ""
         self.refuse_plan = ""
         self.refuse_run = False
+        self.timings: list[bytes] = []
         self.built: list[dict[str, Any]] = []
         self.contexts: list[Any] = []
         self.host_code: list[bool] = []
@@ -268,6 +269,7 @@ class _Config(Recorded):
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:  # noqa: FBT001
         del ignore_mismatch
+        self._world.timings.append(cache._data)
         self._cache = cache
         return cache._data in {b"", b"timings"}
 

@@ -37,9 +37,11 @@ def compile_job(job: CompileJob, library: Library) -> CompileReport:
     network = steps.create_network(library, builder, job.settings)
     steps.parse(library, network, logger, Path(job.onnx).read_bytes(), messages)
     config = steps.configure(library, builder, network, job.settings)
+    heard = messages.take()
     _use_timing_cache(config, job.timing_cache)
+    messages.take()  # a cache that is refused, or of no use without a GPU, explains no failure
     plan = builder.build_serialized_network(network, config)
-    said = messages.take()
+    said = (*heard, *messages.take())
     if plan is None:
         raise _stopped(said)
     data = bytes(plan)

@@ -130,7 +130,9 @@ class PlanMaker:
         if self._executors.is_remote(target) and self._samples is None:
             path = self._bench.scratch / "samples.frames"
             self._samples = write_samples(self._bench.split.certification, path)
-        return self._executors.of(target).submit(PlanWork(graph, plan, target, self._samples))
+        timing = self._bench.cache.timing(target.name)
+        work = PlanWork(graph, plan, target, self._samples, timing)
+        return self._executors.of(target).submit(work)
 
     def _made(self, target: PlanTarget, ticket: str) -> Built | BuildError:
         try:

@@ -32,12 +32,14 @@ class PlanWork:
         onnx: the graph.
         plan: where to write it.
         samples: frames of inputs to answer, where the GPU is.
+        timing_cache: what was timed here on this hardware; a worker has its own.
     """
 
     onnx: Path
     plan: Path
     target: PlanTarget
     samples: Path | None = None
+    timing_cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,10 @@ class InProcess:
     def outcome(self, ticket: str) -> Built:
         """Make the plan."""
         work = self._works[int(ticket)]
-        return Built(compile_plan(work.onnx, work.plan, work.target.settings))
+        made = compile_plan(
+            work.onnx, work.plan, work.target.settings, timing_cache=work.timing_cache
+        )
+        return Built(made)
 
     def cancel(self, ticket: str) -> None:
         """What was not asked for is not made."""
