@@ -33,6 +33,8 @@ Library = Any
 Binding = Any
 """An object of one."""
 
+# Said as information: why a plan is refused, and what of one was placed on an accelerator.
+_WORTH_KEEPING: Final = ("created with", "does not conform", "[DlaLayer]")
 _KEPT_MESSAGES: Final = 64
 _MESSAGE_CHARACTERS: Final = 400
 
@@ -145,7 +147,7 @@ def logger_of(library: Library) -> tuple[Binding, Messages]:
 
         def log(self, level: Binding, text: str) -> None:
             """Called by the library, from any thread."""
-            if level in worth_keeping or "created with" in text or "does not conform" in text:
+            if level in worth_keeping or any(sign in text for sign in _WORTH_KEEPING):
                 messages.add(text)
 
     return _Logger(), messages

@@ -52,7 +52,9 @@ def compiled(graph: Path, place: Place, runtime: Runtime, facts: dict[str, objec
     facts |= {"validity": made.validity, "warnings": made.warnings, "layers": made.layers}
     where = f" for compute capability {ELSEWHERE}, as there is no GPU" if elsewhere else ""
     size = plan.stat().st_size
-    facts["said"] = f"{size / 1e6:.2f} MB in {made.seconds:.1f} s{where}"
+    inside = f"; {made.inspected.words}" if made.inspected else ""
+    facts |= {"inspected": made.inspected.to_object() if made.inspected else None}
+    facts["said"] = f"{size / 1e6:.2f} MB in {made.seconds:.1f} s{where}{inside}"
     return made
 
 

@@ -8,6 +8,7 @@ from stoker_builder.candidates.candidate import Candidate
 from stoker_builder.candidates.repairs import Damage
 from stoker_builder.latency.footprint import Start
 from stoker_builder.latency.stats import LatencyStats
+from stoker_builder.tensorrt.layers import PlanLayers
 from stoker_contract.manifest import Accuracy, Fusion, Precision
 
 
@@ -50,6 +51,7 @@ class Row:
         audited: the fusion audit held (always so for floating point).
         rank: 1 for the one that ships, 2 for what ships behind it for devices that lack its
             runtime, 0 for all others.
+        layers: of a plan that could be loaded where it was compiled.
         damages: of its nodes, the worst first, where that was asked.
     """
 
@@ -65,6 +67,7 @@ class Row:
     pace: Pace | None = None
     start: Start | None = None
     rank: int = 0
+    layers: PlanLayers | None = None
     damages: tuple[Damage, ...] = ()
 
     @property

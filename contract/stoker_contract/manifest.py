@@ -105,11 +105,17 @@ class Footprint(Document):
 
 
 class Fusion(Document):
-    """What the graph optimiser made of a quantised graph on its target."""
+    """What the graph optimiser made of a quantised graph on its target.
+
+    Attributes:
+        basis: ``kernels`` were looked at; of a ``graph`` for a GPU that was not there it is only
+            known what may be quantised at most.
+    """
 
     quantised_mac_share: Ratio
     float_ops: tuple[ShortText, ...] = Field(default=(), max_length=256)
     transposes_added: int = 0
+    basis: Literal["kernels", "graph"] = "kernels"
 
 
 class SliceGuard(Document):

@@ -74,6 +74,9 @@ def test_what_no_gpu_has_run_is_said_and_ships_in_floating_point_only(built: Bui
         quantised = row(built, gpu, "int8-explicit-fp16")
         assert not quantised.shipped
         assert quantised.why == NOT_TIMED
+        assert quantised.fusion is not None
+        assert (quantised.fusion.basis, quantised.layers) == ("graph", None)
+        assert quantised.fusion.quantised_mac_share > 0.9
         assert quantised.path is not None
 
 

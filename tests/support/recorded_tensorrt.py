@@ -85,6 +85,8 @@ class _World:
         self.refuse_build = ""
         self.refuse_plan = ""
         self.refuse_run = False
+        self.says: tuple[str, ...] = ()
+        self.inspected = '{"Layers": []}'
         self.timings: list[bytes] = []
         self.built: list[dict[str, Any]] = []
         self.contexts: list[Any] = []
@@ -128,6 +130,8 @@ class _Builder(Recorded):
         if world.refuse_build:
             self._logger.log(world.library.ILogger.Severity.ERROR, world.refuse_build)
             return None
+        for text in world.says:
+            self._logger.log(world.library.ILogger.Severity.INFO, text)
         description = {
             "inputs": [[t.name, t.dtype.name, list(t.shape)] for t in network._inputs],
             "outputs": [[t.name, t.dtype.name, list(t.shape)] for t in network._outputs],
@@ -409,9 +413,11 @@ def _doubling(
 
 
 class _Inspector(Recorded):
+    _world: _World
+
     def get_engine_information(self, form: Any) -> str:
         assert form.name == "JSON"
-        return '{"Layers": []}'
+        return self._world.inspected
 
 
 _BEHAVIOUR: Final[dict[str, type]] = {

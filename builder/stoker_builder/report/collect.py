@@ -159,6 +159,7 @@ def _candidate(row: Row) -> Candidate:
         size_bytes=row.size_bytes,
         accuracy=row.accuracy,
         fusion=row.fusion,
+        layers=row.layers,
         latency=None
         if pace is None
         else Compared(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stoker_builder.rows import Mark
+from stoker_builder.tensorrt.layers import PlanLayers
 from stoker_contract.document import Document
 from stoker_contract.manifest import Accuracy, Artifact, DataDigest, Fusion
 from stoker_contract.names import Count, Milliseconds, PositiveInt, Ratio
@@ -85,6 +86,7 @@ class Candidate(Document):
     Attributes:
         rank: 1 for the one that ships, 2 for what ships behind it for devices that lack its
             runtime, 0 for all others.
+        layers: of a plan, where a GPU was there to look at it.
     """
 
     target: Name
@@ -100,6 +102,7 @@ class Candidate(Document):
     fusion: Fusion | None = None
     latency: Compared | None = None
     start: Start | None = None
+    layers: PlanLayers | None = None
     sensitivity: tuple[LayerDamage, ...] = ()
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from stoker_builder.report.document import Candidate, Report
 from stoker_builder.rows import Mark
-from stoker_contract.manifest import Accuracy
+from stoker_contract.manifest import Accuracy, Fusion
 
 VERDICTS: Final[Mapping[Mark, str]] = {
     Mark.REFERENCE: "What the others are compared with.",
@@ -62,6 +62,12 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.2f}" if size < 10_000_000 else f"{size / 1e6:.1f}"  # noqa: PLR2004  digits
 
 
+def integer_share(fusion: Fusion) -> str:
+    """Share of the multiplications in integers; at most that, where only the graph was seen."""
+    most = "≤" if fusion.basis == "graph" else ""
+    return f"{most}{fusion.quantised_mac_share:.0%}"
+
+
 def cells(row: Candidate) -> dict[str, str]:
     """One row of the table, by column."""
     latency, start, fusion = row.latency, row.start, row.fusion
@@ -77,7 +83,8 @@ def cells(row: Candidate) -> dict[str, str]:
         "vs tuned": times(latency.vs_eager_tuned if latency else None),
         "loss pp": points(accuracy.loss if accuracy else None),
         "bound": points(accuracy.loss_bound if accuracy else None),
-        "int8": f"{fusion.quantised_mac_share:.0%}" if fusion else "",
+        "int8": integer_share(fusion) if fusion else "",
+        "layers": row.layers.words if row.layers else "",
         "load ms": milliseconds(start.load_ms if start else None),
         "RAM MB": f"{start.load_peak_bytes / 1e6:.0f}" if start else "",
     }

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.tensorrt import network as steps
+from stoker_builder.tensorrt.layers import PlanLayers, is_placement, layers_of
 from stoker_builder.tensorrt.settings import CompileJob, CompileReport, Validity
 from stoker_contract.codes import ReasonCode
+from stoker_contract.target import Runtime
 from stoker_engine.engine import EngineError
 from stoker_engine.tensorrt_library import (
     Binding,
@@ -47,13 +49,17 @@ def compile_job(job: CompileJob, library: Library) -> CompileReport:
     data = bytes(plan)
     Path(job.plan).write_bytes(data)
     _keep_timing_cache(config, job.timing_cache)
+    validity = validity_of(library, data)
+    # TensorRT has compiled for the GPU of this machine, so there is one
+    is_here = job.settings.runtime is Runtime.TENSORRT or validity is Validity.VALID
     return CompileReport(
         version=str(library.__version__),
         io=steps.io_of(network),
         layers=network.num_layers,
         seconds=time.monotonic() - began,
-        validity=validity_of(library, data),
-        warnings=said,
+        validity=validity,
+        warnings=tuple(text for text in said if not is_placement(text)),
+        inspected=inspect(library, data, said) if is_here else None,
     )
 
 
@@ -72,6 +78,25 @@ def validity_of(library: Library, plan: bytes) -> Validity:
         return Validity.NO_GPU
     wrong_gpu = int(library.EngineInvalidityDiagnostics.UNSUPPORTED_CC)
     return Validity.NOT_HERE if int(diagnostics) == wrong_gpu else Validity.REFUSED
+
+
+def inspect(library: Library, plan: bytes, said: Sequence[str] = ()) -> PlanLayers | None:
+    """Load a plan on this machine's GPU and ask what its layers became; None if it does not load.
+
+    Args:
+        library: the TensorRT that compiled it.
+        plan: with detailed verbosity.
+        said: its messages meanwhile.
+    """
+    logger, messages = logger_of(library)
+    runtime = library.Runtime(logger)
+    runtime.engine_host_code_allowed = False
+    engine = runtime.deserialize_cuda_engine(plan)
+    messages.take()
+    if engine is None:
+        return None
+    form = library.LayerInformationFormat.JSON
+    return layers_of(str(engine.create_engine_inspector().get_engine_information(form)), said)
 
 
 def _builder(library: Library, logger: Binding, messages: Messages) -> Binding:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.tensorrt.layers import PlanLayers
 from stoker_builder.tensorrt.settings import CompileJob, CompileReport, CompileSettings, Validity
 from stoker_contract.errors import ContractError
 from stoker_contract.manifest import EngineIO
@@ -29,6 +30,7 @@ class Compiled:
     Attributes:
         validity: what the runtime of the same library says of it.
         warnings: what the compiler had to say.
+        inspected: what its layers became; None where no GPU was there to load it.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class Compiled:
     seconds: float
     validity: Validity
     warnings: tuple[str, ...] = ()
+    inspected: PlanLayers | None = None
 
 
 def run_compiler(job: bytes, timeout_s: float) -> Ended:
@@ -97,6 +100,7 @@ def compile_plan(  # noqa: PLR0913  the last three have a usual value
         seconds=report.seconds,
         validity=report.validity,
         warnings=report.warnings,
+        inspected=report.inspected,
     )
 
 

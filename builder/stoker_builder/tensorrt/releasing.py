@@ -27,13 +27,14 @@ from stoker_builder.kernels.engines import EngineRunner
 from stoker_builder.kernels.places import native
 from stoker_builder.progress import Progress
 from stoker_builder.rows import Mark, Row
+from stoker_builder.tensorrt.asked import asked_for
 from stoker_builder.tensorrt.graphs import half, parsable
 from stoker_builder.tensorrt.targets import PlanTarget
 from stoker_builder.workers.choosing import Executors
 from stoker_builder.workers.executor import Built, PlanWork, cancelled_unless_done
 from stoker_builder.workers.samples import write_samples
 from stoker_builder.workers.waiting import await_built
-from stoker_contract.manifest import Artifact, Precision, SessionOptions
+from stoker_contract.manifest import Artifact, Fusion, Precision, SessionOptions
 from stoker_contract.target import ArtifactKind, Runtime, Target
 
 INT8: Final = "int8-explicit"
@@ -164,7 +165,14 @@ class PlanMaker:
         if isinstance(built, BuildError):
             return Row(target.name, candidate, None, why=built.detail)
         plan = built.compiled.path
-        row = Row(target.name, candidate, plan, size_bytes=plan.stat().st_size)
+        row = Row(
+            target.name,
+            candidate,
+            plan,
+            size_bytes=plan.stat().st_size,
+            fusion=None if candidate.is_float else self._fusion(candidate),
+            layers=built.compiled.inspected,
+        )
         judged = judge(
             self._bench.reference,
             self._scored(built) if built.answers else self._answered(candidate),
@@ -197,6 +205,11 @@ class PlanMaker:
         if isinstance(found, BuildError):
             raise found
         return found
+
+    def _fusion(self, candidate: Candidate) -> Fusion:
+        """How much of a quantised graph may run in integers; its kernels are elsewhere."""
+        found = asked_for(onnx.load(self._graph(candidate))).fusion()
+        return found.model_copy(update={"basis": "graph"})
 
     def _written(self, candidate: Candidate) -> Path | BuildError:
         bench = self._bench
@@ -255,6 +268,7 @@ class PlanMaker:
             session=candidate.session,
             golden=golden.describe(f"{folder}/{name}.golden.npz", data),
             accuracy=row.accuracy,
+            fusion=row.fusion,
             fallback=fallback,
         )
         return PlanEntry(artifact, made.path, data)

@@ -3,6 +3,7 @@
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from stoker_builder.tensorrt.layers import PlanLayers
 from stoker_contract.document import Document
 from stoker_contract.enums import StrEnum
 from stoker_contract.manifest import EngineIO
@@ -78,6 +79,7 @@ class CompileReport(Document):
         version: of the library that compiled.
         layers: of the network before fusion.
         validity: what the runtime of the same library says of the plan.
+        inspected: what its layers became; None where no GPU is there to load it.
     """
 
     stopped: ShortText | None = None
@@ -88,3 +90,4 @@ class CompileReport(Document):
     seconds: float = 0.0
     validity: Validity = Validity.NOT_ASKED
     warnings: tuple[str, ...] = ()
+    inspected: PlanLayers | None = None

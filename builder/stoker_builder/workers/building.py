@@ -131,6 +131,7 @@ def _evidence(
         compile_s=made.seconds,
         validity=made.validity,
         warnings=tuple(text[:_MAX_WARNING] for text in made.warnings[-_MAX_WARNINGS:]),
+        inspected=made.inspected,
         not_run=not_run,
         answers=answers,
         runs=proof.runs,

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from pydantic import Field, StringConstraints
 from typing_extensions import Self
 
+from stoker_builder.tensorrt.layers import PlanLayers
 from stoker_builder.tensorrt.settings import CompileSettings, Validity
 from stoker_builder.workers.states import JobState
 from stoker_contract.document import Document
@@ -127,6 +128,7 @@ class Evidence(Document):
 
     Attributes:
         version: of TensorRT, from the header of the plan.
+        inspected: what its layers became, where it could be loaded.
         not_run: why it did not run there; empty where it did.
         answers: its outputs for the job's samples, in their order.
         p50_ms: of one run, over all samples; the first run is not counted.
@@ -139,6 +141,7 @@ class Evidence(Document):
     compile_s: Seconds = 0.0
     validity: Validity = Validity.NOT_ASKED
     warnings: Annotated[tuple[Detail, ...], Field(max_length=16)] = ()
+    inspected: PlanLayers | None = None
     not_run: Detail = ""
     answers: Blob | None = None
     runs: Count = 0

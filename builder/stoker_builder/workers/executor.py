@@ -234,4 +234,5 @@ def _checked(work: PlanWork, evidence: Evidence) -> Compiled:
         seconds=evidence.compile_s,
         validity=evidence.validity,
         warnings=evidence.warnings,
+        inspected=evidence.inspected,
     )

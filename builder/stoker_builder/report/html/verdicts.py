@@ -13,12 +13,12 @@ from stoker_builder.report.html.drawing import (
     words,
 )
 from stoker_builder.report.html.markup import Markup, join, tag
-from stoker_builder.report.words import VERDICTS, cells, title, verdict
+from stoker_builder.report.words import VERDICTS, cells, integer_share, title, verdict
 from stoker_contract.manifest import Fusion
 
 _ROW: Final = 30.0
 _VALUES: Final = 150.0
-_SHOWN: Final = ("MB", "p50 ms", "p99 ms", "vs eager", "loss pp", "bound", "int8")
+_SHOWN: Final = ("MB", "p50 ms", "p99 ms", "vs eager", "loss pp", "bound", "int8", "layers")
 
 
 def section(report: Report, target: str) -> Markup:
@@ -60,9 +60,9 @@ def fusion(rows: Sequence[Candidate]) -> Markup:
             left, width = LABELS + full * share, full * (1 - share)
             drawn.append(bar(left, y + 5, width, _ROW - 12, class_="bar rest"))
         extra = f"  +{found.transposes_added} transposes" if found.transposes_added else ""
-        shown = join((f"{share:.0%}", tag("tspan", extra, class_="factor")))
+        shown = join((integer_share(found), tag("tspan", extra, class_="factor")))
         drawn.append(words(shown, LABELS + full + 8, y + 18, class_="value"))
-    says = "; ".join(f"{title(row)} {found.quantised_mac_share:.0%}" for row, found in audited)
+    says = "; ".join(f"{title(row)} {integer_share(found)}" for row, found in audited)
     name = "Share of the multiplications that run in integers"
     plot = figure(join(drawn), height=len(audited) * _ROW + 10, title=name, says=says)
     lists = [_floats(row, found) for row, found in audited if found.float_ops]
