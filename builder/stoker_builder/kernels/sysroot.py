@@ -5,12 +5,13 @@ arm64; ONNX Runtime and NumPy are the published wheels, in the versions that are
 The folder appears when it is complete and was tried out, or not at all.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +25,11 @@ from stoker_contract.target import Arch
 
 PROGRAM: Final = "qemu-aarch64"
 _DEBIAN: Final = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
-_WHEELS: Final = ("onnxruntime", "numpy")
+# the wheel for ARM, and what of the same version may be installed here
+_WHEELS: Final[Mapping[str, tuple[str, ...]]] = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+    "numpy": ("numpy",),
+}
 _ELSEWHERE: Final = "make it on Debian 12 or later, and copy the cache folder stoker/sysroots"
 _NEEDED: Final[Mapping[str, str]] = {
     "apt-get": _ELSEWHERE,
@@ -129,11 +134,15 @@ def _place(folder: Path | None) -> Path:
 
 
 def _versions() -> dict[str, str]:
-    try:
-        return {name: metadata.version(name) for name in _WHEELS}
-    except metadata.PackageNotFoundError as error:
-        detail = f"{error.name} is not installed"
-        raise BuildError(BuildCode.EMULATOR, detail, "pip install 'stoker[builder]'") from None
+    return {name: _version(name, installed) for name, installed in _WHEELS.items()}
+
+
+def _version(name: str, installed: Iterable[str]) -> str:
+    for package in installed:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+    detail = f"{name} is not installed"
+    raise BuildError(BuildCode.EMULATOR, detail, "pip install 'stoker[builder]'")
 
 
 def _check_programs() -> None:
