@@ -39,7 +39,7 @@ STAIRCASE: Final = ROOT / "docs" / "img" / "staircase.svg"
 SCRATCH: Final = ROOT / ".bench-cache"
 ROW_LIMIT_S: Final = 1200.0
 SECONDS: Final = 2.0
-SAMPLES: Final = 1000
+SAMPLES: Final = 3000
 NATIVE, AVX2 = "native", "avx2"
 _BEYOND_AVX2: Final = VNNI | {"avx512f"}
 
@@ -91,6 +91,7 @@ class Benchmark:
             prepare(
                 WORKLOADS[name],
                 self._folder(name),
+                threads=sorted({row.threads for row in rows if row.workload == name}),
                 options=self._build_options(),
             )
         if any(row.isa == AVX2 for row in rows):
@@ -107,7 +108,8 @@ class Benchmark:
         for row in rows:
             self.result["rows"].pop(row.key, None)
             self.result["accuracy"].pop(_place(row), None)
-            shutil.rmtree(Prepared(self._folder(row.workload)).release, ignore_errors=True)
+            release = Prepared(self._folder(row.workload)).release(row.threads)
+            shutil.rmtree(release, ignore_errors=True)
 
     def _judge(self, rows: list[Row]) -> None:
         """Have everything answer that has not. Nothing is timed: two processes at a time."""
@@ -257,7 +259,7 @@ def _rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def _place(row: Row) -> str:
-    """What an answer depends on: not on the number of threads."""
+    """What an answer depends on: not on the number of threads, but for which file ships."""
     return f"{row.workload}/{row.isa}"
 
 

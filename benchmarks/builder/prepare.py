@@ -27,6 +27,7 @@ Arrays = Mapping[str, NDArray[np.generic]]
 AVX2_TARGET: Final = "x86-64-v3"
 _FAILURES: Final = "failures.json"
 _SAMPLES: Final = "samples.npz"
+_RELEASE: Final = "release-"
 _REASON_LETTERS: Final = 200
 
 
@@ -36,10 +37,18 @@ class Prepared:
 
     folder: Path
 
+    def release(self, threads: int) -> Path:
+        """The release folder for so many threads: what is fastest may differ."""
+        return self.folder / f"{_RELEASE}{threads}"
+
     @property
-    def release(self) -> Path:
-        """The release folder."""
-        return self.folder / "release"
+    def releases(self) -> dict[int, Path]:
+        """The releases that were built, by their number of threads."""
+        found = {int(p.parent.name.removeprefix(_RELEASE)): p.parent for p in self._manifests()}
+        return dict(sorted(found.items()))
+
+    def _manifests(self) -> Iterator[Path]:
+        return self.folder.glob(f"{_RELEASE}*/manifest.json")
 
     @property
     def failures(self) -> dict[str, str]:
@@ -68,8 +77,10 @@ class Prepared:
                 yield {name: file[f"{index}:{name}"] for name in names}
 
 
-def prepare(workload: Workload, folder: Path, options: list[str]) -> Prepared:
-    """Make what is missing.
+def prepare(
+    workload: Workload, folder: Path, threads: Iterable[int], options: list[str]
+) -> Prepared:
+    """Make what is missing; of releases, one for each number of threads.
 
     Raises:
         BuildError: the model or the data can not be read.
@@ -84,8 +95,10 @@ def prepare(workload: Workload, folder: Path, options: list[str]) -> Prepared:
         ingest(workload.model, None, example, folder)
         calibration = [parts.calibration[index].inputs for index in range(len(parts.calibration))]
         _save_samples([example, *calibration], folder / _SAMPLES)
-    if not (prepared.release / "manifest.json").is_file():
-        _build(workload, prepared.release, options)
+    for count in threads:
+        if count not in prepared.releases:
+            cores = ["--cores", str(count)] if count > 1 else []
+            _build(workload, prepared.release(count), [*cores, *options])
     makers: dict[str, Callable[[Path, Prepared, Workload], None]] = {
         "ort-static.onnx": _ort_static,
         "ort-dynamic.onnx": _ort_dynamic,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -130,9 +130,9 @@ def _opened(peer: Peer, order: Order, workload: Workload, prepared: Prepared) ->
             threads=order.threads,
         )
     if peer.runtime == "stoker":
-        artifact = _artifact(prepared.release, order.isa)
+        artifact = _artifact(prepared.release(order.threads), order.isa)
         session = artifact.session.model_copy(update={"intra_op_threads": order.threads})
-        path = prepared.release / Path(artifact.path).name
+        path = prepared.release(order.threads) / Path(artifact.path).name
         return ShippedPeer(path, example, session)
     assert peer.file is not None  # noqa: S101 - the others have one
     path = prepared.folder / peer.file
@@ -180,8 +180,10 @@ def judge(order: Order) -> dict[str, Any]:
         for peer in offered(is_transformer=workload.is_transformer, has_bf16=order.has_bf16)
         if peer.precision != "fp32"
     ]
+    shipped = _every_shipped(order)
+    peers = [peer for peer in peers if peer.name != SHIPPED]
     with open_all(order, peers) as (opened, failed):
-        files: dict[str, Answering] = {REFERENCE: reference, **opened}
+        files: dict[str, Answering] = {REFERENCE: reference, **opened, **shipped}
         answers = answer_all(files, parts.certification, metric)
     judged = {
         name: _verdict(answers[REFERENCE], answered, metric)
@@ -194,8 +196,21 @@ def judge(order: Order) -> dict[str, Any]:
         "labelled": metric.basis == "labels",
         "reference": value_of(answers[REFERENCE], metric),
         "samples": len(parts.certification),
-        "peers": judged,
+        "peers": {name: entry for name, entry in judged.items() if name not in shipped},
+        "shipped": {name.removeprefix(SHIPPED): judged[name] for name in shipped},
         "failed": failed,
+    }
+
+
+def _every_shipped(order: Order) -> dict[str, Answering]:
+    """What ships for each number of threads, by a name that ends with it."""
+    prepared = Prepared(Path(order.folder))
+    peer = PEERS[SHIPPED]
+    return {
+        f"{SHIPPED}{threads}": _opened(
+            peer, replace(order, threads=threads), WORKLOADS[order.workload], prepared
+        )
+        for threads in prepared.releases
     }
 
 
@@ -225,7 +240,7 @@ def _ratios(
 
 
 def _shipped_object(prepared: Prepared, order: Order) -> dict[str, Any]:
-    artifact = _artifact(prepared.release, order.isa)
+    artifact = _artifact(prepared.release(order.threads), order.isa)
     kept = {"digest", "length", "precision", "recipe", "session"}
     return {**artifact.model_dump(mode="json", include=kept), "target": artifact.target.name}
 

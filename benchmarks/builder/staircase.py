@@ -5,7 +5,7 @@ from html import escape
 from typing import Any, Final
 
 from benchmarks.builder.peers import EAGER, PEERS, SHIPPED
-from benchmarks.builder.tables import keeps
+from benchmarks.builder.tables import accuracy_of, keeps
 from benchmarks.builder.workloads import WORKLOADS
 
 WIDTH: Final = 920
@@ -36,7 +36,7 @@ def staircase(result: Mapping[str, Any]) -> str:
     parts: list[str] = []
     top = MARGIN
     for row in chosen:
-        accuracy = result["accuracy"].get(f"{row['workload']}/{row['isa']}", {})
+        accuracy = accuracy_of(result, row)
         drawn = list(_stairs(row, accuracy, top))
         parts += drawn
         top += TITLE + len(row["latency"]) * (BAR + GAP) + MARGIN

@@ -73,18 +73,20 @@ def markdown(result: Mapping[str, Any]) -> str:
         "| model | processor | threads | ships | p50 ms | vs eager | tuned | vs best peer | it |",
         "|---|---|---:|---|---:|---:|---:|---:|---|",
     ]
-    lines += [_summary(row, _accuracy(result, row)) for row in rows.values()]
+    lines += [_summary(row, accuracy_of(result, row)) for row in rows.values()]
     busy = [key for key, row in rows.items() if busy_share(row) > BUSY_SHARE]
     if busy:
         lines += ["", f"**Do not quote**, the machine was busy: {', '.join(busy)}."]
     for row in rows.values():
-        lines += ["", *_table(row, _accuracy(result, row))]
+        lines += ["", *_table(row, accuracy_of(result, row))]
     return "\n".join(lines) + "\n"
 
 
-def _accuracy(result: Mapping[str, Any], row: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = result["accuracy"].get(f"{row['workload']}/{row['isa']}", {})
-    return found
+def accuracy_of(result: Mapping[str, Any], row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the variants of a row answered; of what ships, the file that the row measured."""
+    found = result["accuracy"].get(f"{row['workload']}/{row['isa']}", {})
+    shipped = found.get("shipped", {}).get(str(row["threads"]))
+    return {**found, "peers": {**found["peers"], SHIPPED: shipped}} if shipped else found
 
 
 def _summary(row: Mapping[str, Any], accuracy: Mapping[str, Any]) -> str:

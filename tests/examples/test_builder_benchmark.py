@@ -110,6 +110,16 @@ def test_a_certified_peer_counts() -> None:
     assert stands.ratio == pytest.approx(0.75)
 
 
+def test_what_ships_for_other_threads_is_judged_by_its_own_answers() -> None:
+    """A release for two threads may hold another file than one for one."""
+    row = figures(eager=20, ort_fp32=10, shipped=4)
+    found = result(row)
+    judged = {"verdict": "PASS", "candidate": 0.7, "loss": -0.002, "loss_bound": 0.004}
+    found["accuracy"]["minilm/native"]["shipped"] = {"1": judged, "2": {**judged, "loss": 0.3}}
+
+    assert "-0.20 (+0.40)" in entry("tables:markdown")(found)
+
+
 def test_the_tables_mark_what_is_broken_and_what_could_not_run() -> None:
     """Every verdict is beside its figure, and a peer that failed is a row with its reason."""
     row = figures(eager=20, ort_fp32=10, ort_int8_static=2, shipped=4)
