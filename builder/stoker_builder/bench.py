@@ -10,7 +10,7 @@ from stoker_builder.accuracy.evaluate import Answers
 from stoker_builder.cache import Cache
 from stoker_builder.candidates.audit import Audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate, candidates_of
-from stoker_builder.candidates.recipes import GIVEN
+from stoker_builder.candidates.recipes import GIVEN, RECIPES
 from stoker_builder.candidates.repairs import Repair
 from stoker_builder.data import DataSet
 from stoker_builder.errors import BuildError
@@ -109,6 +109,12 @@ class Bench:
     def repair_of(self, recipe: str) -> Repair | None:
         """What was repaired into a file; None for a file of a recipe."""
         return next((one for one in self.repairs.values() if one.name == recipe), None)
+
+    def was_calibrated(self, candidate: Candidate) -> bool:
+        """Whether the calibration samples have a part in a candidate's file."""
+        repair = self.repair_of(candidate.recipe)
+        recipe = RECIPES.get(repair.base if repair else candidate.recipe)
+        return recipe is not None and not recipe.dynamic
 
     def place_of(self, target: TargetSpec, candidate: Candidate) -> Place:
         """Where a candidate for a target is run."""

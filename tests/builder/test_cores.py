@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker_builder import packaging
+from stoker_builder import shipped
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.latency.concurrency import Goal, Use, best_use
 from stoker_builder.pipeline import build
@@ -47,7 +47,7 @@ def test_the_manifest_says_how_the_cores_are_used(
     """Whatever was measured to be best, of every artifact."""
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(
-        packaging, "measure_concurrency", lambda *_, **__: (use(1, 1, 3, 333), use(2, 2, 2, 900))
+        shipped, "measure_concurrency", lambda *_, **__: (use(1, 1, 3, 333), use(2, 2, 2, 900))
     )
     request = request_for(
         tmp_path / "release",

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.latency.candidates import TRIAL_S, rules_for
 from stoker_builder.latency.machine import describe_machine
 from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, cpu_seconds_of, measure
 from stoker_builder.latency.stats import Burst, quantile_bounds, speedup, summarise
@@ -271,3 +272,9 @@ def test_the_machine_describes_itself() -> None:
     assert "onnxruntime" in machine.runtimes
     assert machine.slug == machine.slug.lower()
     assert " " not in machine.slug
+
+
+def test_a_trial_takes_bursts_as_they_come() -> None:
+    """Nobody waits for a quiet moment where the figures are too few to be quoted anyway."""
+    assert rules_for(TRIAL_S / 2).retries == 0
+    assert rules_for(TRIAL_S).retries == BurstRules().retries

@@ -11,6 +11,7 @@ from stoker_builder.cache import digest_of_file
 from stoker_builder.candidates.audit import Audit, audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import GIVEN, RECIPES
+from stoker_builder.data import Sample, content_digest
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.engines import runner_at
 from stoker_builder.progress import Progress
@@ -112,12 +113,24 @@ def audit_candidates(bench: Bench, progress: Progress) -> None:
 
 def _try_out(bench: Bench, candidate: Candidate) -> None:
     """Run one sample wherever the candidate will be run: there is no telling before."""
+    path = bench.files[candidate.recipe]
     for place, candidates in bench.places().items():
-        if place.times and candidate in candidates:
-            with ExitStack() as stack:
-                path = bench.files[candidate.recipe]
-                runner = runner_at(place, path, candidate.session, bench.example, stack)
-                runner.run(bench.example)
+        if not place.times or candidate not in candidates:
+            continue
+        key = bench.cache.key(
+            "ran",
+            file=digest_of_file(path),
+            session=candidate.session.to_object(),
+            place=place.name,
+            inputs=content_digest(Sample(bench.example, None, "")),
+            machine=[bench.machine.cpu_model, bench.machine.isa],
+        )
+        if bench.cache.value(key):
+            continue
+        with ExitStack() as stack:
+            runner = runner_at(place, path, candidate.session, bench.example, stack)
+            runner.run(bench.example)
+        bench.cache.keep_value(key, value=True)
 
 
 def _audit(bench: Bench, candidate: Candidate, arch: Arch | None) -> Audit:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,7 @@ BASELINES: Final = {
 }
 _OTHER_FP32: Final = candidates_of((), (Runtime.OPENVINO,))[-1]
 MIN_SAMPLES: Final = 1000
+TRIAL_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,7 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
                 if candidate == REFERENCE:
                     raise
                 lost(candidate.name, error)
-        # a short measurement takes short bursts, or the rounds alone would make it long
-        rules = BurstRules(seconds=min(BurstRules().seconds, seconds / MIN_ROUNDS))
+        rules = rules_for(seconds)
         watch = MachineWatch()
         replaceable = {candidate.name for candidate in files} - {REFERENCE.name}
 
@@ -141,6 +141,18 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
         )
     conditions = watch.conditions(busy_share(stats.values()))
     return Timings(stats, conditions, place.name)
+
+
+def rules_for(seconds: float) -> BurstRules:
+    """A short measurement takes short bursts, or the rounds alone would make it long.
+
+    One that is shorter than any worth quoting takes them as they come: it is a trial.
+    """
+    usual = BurstRules()
+    burst_s = min(usual.seconds, seconds / MIN_ROUNDS)
+    if seconds >= TRIAL_S:
+        return replace(usual, seconds=burst_s)
+    return replace(usual, seconds=burst_s, idle_gap_s=min(usual.idle_gap_s, burst_s), retries=0)
 
 
 def _opened(
