@@ -5,8 +5,7 @@ makes them again and compares what they answer.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from stoker_builder.candidates.quantise import Quantiser
 from stoker_builder.candidates.recipes import RECIPES
+from stoker_builder.data import Sample
+from stoker_builder.split import Part
 from stoker_builder.tensorrt.graphs import half, parsable
 
 MODELS: Final = Path(__file__).parent / "models"
@@ -24,13 +25,6 @@ IMAGE: Final = (3, 224, 224)
 _WIDTHS: Final = (16, 32, 64, 64)
 _CLASSES: Final = 10
 _CALIBRATION: Final = 16
-
-
-@dataclass(frozen=True)
-class Noise:
-    """A sample for calibration."""
-
-    inputs: Mapping[str, NDArray[np.generic]]
 
 
 def main(folder: Path = MODELS) -> None:
@@ -41,10 +35,12 @@ def main(folder: Path = MODELS) -> None:
     onnx.save(half(source), folder / "fp16.onnx")
     rng = np.random.default_rng(1)
     noise = [
-        Noise({"x": rng.normal(size=(1, *IMAGE)).astype(np.float32)}) for _ in range(_CALIBRATION)
+        Sample({"x": rng.normal(size=(1, *IMAGE)).astype(np.float32)}, None, f"{position}")
+        for position in range(_CALIBRATION)
     ]
+    part = Part(noise, tuple(range(_CALIBRATION)), ())
     with tempfile.TemporaryDirectory() as scratch:
-        quantiser = Quantiser(folder / "fp32.onnx", noise, Path(scratch))
+        quantiser = Quantiser(folder / "fp32.onnx", part, Path(scratch))
         quantised = onnx.load(quantiser.make(RECIPES["int8-explicit"]))
     onnx.save(half(parsable(quantised)), folder / "int8.onnx")
 
