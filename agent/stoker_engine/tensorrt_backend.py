@@ -43,7 +43,8 @@ DTYPES: Final = {
 """By the name in TensorRT; 8.6 has no INT64."""
 
 _PROFILE: Final = 0
-_MAX: Final = 2  # of (min, opt, max)
+_MIN: Final = 0  # of (min, opt, max)
+_MAX: Final = 2
 
 
 def open_engine(path: str, session: SessionOptions) -> "TensorRtEngine":
@@ -70,7 +71,7 @@ class TensorRtEngine:
         self._runtime = library.Runtime(logger)
         self._runtime.engine_host_code_allowed = False  # a plan is data here, never a program
         self._engine = self._deserialised(path)
-        self.io = self._io()
+        self.io = self._io()  # with the bounds of the plan's profile
         self._lanes: SimpleQueue[_Lane] = SimpleQueue()
         for _ in range(session.parallel_runs):
             self._lanes.put(self._lane(use_graph=session.cuda_graph))
@@ -117,12 +118,7 @@ class TensorRtEngine:
 
     def _largest_shapes(self) -> dict[str, tuple[int, ...]]:
         """The largest shape of each input, as the profile has it."""
-        return {
-            spec.name: spec.shape
-            if _is_fixed(spec.shape)
-            else tuple(self._engine.get_tensor_profile_shape(spec.name, _PROFILE)[_MAX])
-            for spec in self.io.inputs
-        }
+        return {spec.name: spec.largest or spec.shape for spec in self.io.inputs}
 
     def _on_host(self) -> frozenset[str]:
         """Inputs that hold shapes stay with the processor."""
@@ -152,7 +148,13 @@ class TensorRtEngine:
             detail = f"tensor {name} is of type {kind.name}, which can not be served"
             raise EngineError(ReasonCode.LOAD_ERROR, detail)
         shape = tuple(int(dim) for dim in self._engine.get_tensor_shape(name))
-        return TensorSpec.model_construct(name=name, dtype=dtype, shape=shape)
+        is_input = self._engine.get_tensor_mode(name) == self._library.TensorIOMode.INPUT
+        spec = TensorSpec.model_construct(name=name, dtype=dtype, shape=shape)
+        if not is_input or _is_fixed(shape):
+            return spec
+        profile = self._engine.get_tensor_profile_shape(name, _PROFILE)
+        bounds = {"smallest": tuple(profile[_MIN]), "largest": tuple(profile[_MAX])}
+        return spec.model_copy(update=bounds)
 
     def _failure(self, otherwise: ReasonCode, what: str) -> EngineError:
         """The error for something that the library did not do: it explains itself in messages."""
@@ -235,7 +237,7 @@ class _Lane:
         spec = self._inputs[name]
         fits = _is_fixed(spec.shape) and shape == spec.shape
         if not fits and (_is_fixed(spec.shape) or not self._context.set_input_shape(name, shape)):
-            detail = f"input {name} is {list(spec.shape)}, {list(shape)} does not fit"
+            detail = f"input {name} is {spec.words}, {list(shape)} does not fit"
             raise self._failure(ReasonCode.BAD_REQUEST, detail)
         self._shapes[name] = shape
 

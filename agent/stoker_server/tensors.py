@@ -92,11 +92,8 @@ def _check_form(spec: TensorSpec, tensor: Tensor) -> None:
     if tensor.datatype != spec.dtype:
         detail = f"input {spec.name!r} is {spec.dtype}, not {tensor.datatype}"
         raise ServeError(ReasonCode.BAD_REQUEST, detail)
-    fits = len(tensor.shape) == len(spec.shape) and all(
-        dim >= 0 and want in (-1, dim) for want, dim in zip(spec.shape, tensor.shape, strict=True)
-    )
-    if not fits:
-        detail = f"input {spec.name!r} has shape {list(spec.shape)}, not {list(tensor.shape)}"
+    if not spec.takes(tensor.shape):
+        detail = f"input {spec.name!r} has shape {spec.words}, not {list(tensor.shape)}"
         raise ServeError(ReasonCode.BAD_REQUEST, detail)
     limit = max_tensor_bytes(spec)
     if ITEM_BYTES[spec.dtype] * prod(tensor.shape) > limit:

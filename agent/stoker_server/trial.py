@@ -144,7 +144,9 @@ def _warmed(runs: int, began_s: float, medians: list[float]) -> Warmed:
 
 
 def _zeros(io: EngineIO) -> Call:
-    shapes = tuple(tuple(1 if dim < 0 else dim for dim in spec.shape) for spec in io.inputs)
+    shapes = tuple(
+        spec.smallest or tuple(1 if dim < 0 else dim for dim in spec.shape) for spec in io.inputs
+    )
     buffers = [
         bytes(hop.tensor_bytes(spec.dtype, shape))
         for spec, shape in zip(io.inputs, shapes, strict=True)

@@ -1,6 +1,7 @@
 """What is to be built, checked before anything slow begins."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -11,6 +12,7 @@ from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.latency.concurrency import Goal
 from stoker_builder.latency.torch_routes import DEFAULT_ROUTES, ROUTES
 from stoker_builder.models.source import DEFAULT_TERMS, Terms
+from stoker_builder.tensorrt.settings import ShapeRange
 from stoker_contract.manifest import Accelerator
 from stoker_contract.names import PositiveInt, Slug, Version
 from stoker_contract.target import Runtime
@@ -55,6 +57,7 @@ class BuildRequest:
         name: of the model; ``version`` and ``counter`` tell its releases apart.
         min_counter: older releases that a device may no longer take once it saw this one.
         runtimes: that the devices may have; of these a target tries what it knows.
+        plan_shapes: the shapes that inputs of plans may have; other artifacts take one.
         accelerators: of ONNX Runtime that a device may run FP32 on, where it has them.
         precision: ``fp32`` makes no INT8 candidates.
         budget: the accuracy that INT8 may cost, as a fraction of the metric's span (0.01 is
@@ -90,6 +93,7 @@ class BuildRequest:
     data_arguments: dict[str, str] = field(default_factory=dict)
     min_counter: int = 0
     runtimes: tuple[Runtime, ...] = (Runtime.ONNXRUNTIME, Runtime.OPENVINO)
+    plan_shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
     accelerators: tuple[Accelerator, ...] = ()
     precision: Literal["auto", "fp32"] = "auto"
     budget: float = 0.01

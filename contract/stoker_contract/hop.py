@@ -150,6 +150,8 @@ def offsets(sizes: Iterable[int], start: int = 0) -> list[int]:
 
 def max_tensor_bytes(spec: TensorSpec) -> int:
     """The most bytes a tensor may take in the ring."""
+    if spec.largest:
+        return max(tensor_bytes(spec.dtype, spec.largest), 1)
     one = tensor_bytes(spec.dtype, [max(dim, 1) for dim in spec.shape])
     return one if all(dim >= 0 for dim in spec.shape) else max(one, DYNAMIC_TENSOR_BYTES)
 

@@ -1,5 +1,6 @@
 """The manifest: the signed description of a release, one entry per artifact."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -47,11 +48,35 @@ class Precision(StrEnum):
 
 
 class TensorSpec(Document):
-    """One input or output. ``-1`` in ``shape`` is a dimension the caller chooses."""
+    """One input or output. ``-1`` in ``shape`` is a dimension the caller chooses.
+
+    Attributes:
+        smallest: what such dimensions may be at least, as a whole shape; empty where nothing
+            bounds them, or where there are none.
+        largest: what they may be at most.
+    """
 
     name: str = Field(min_length=1, max_length=128)
     dtype: DType
     shape: tuple[int, ...] = Field(max_length=8)
+    smallest: tuple[Count, ...] = Field(default=(), max_length=8)
+    largest: tuple[Count, ...] = Field(default=(), max_length=8)
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor of this shape is one."""
+        if len(shape) != len(self.shape):
+            return False
+        low, high = self.smallest or (0,) * len(shape), self.largest or shape
+        return all(
+            want in (-1, dim) and least <= dim <= most
+            for want, dim, least, most in zip(self.shape, shape, low, high, strict=False)
+        )
+
+    @property
+    def words(self) -> str:
+        """Its shape, and the bounds of what is free in it."""
+        within = f" within {list(self.smallest)} and {list(self.largest)}" if self.largest else ""
+        return f"{list(self.shape)}{within}"
 
 
 class EngineIO(Document):

@@ -41,6 +41,15 @@ def test_a_release_for_a_gpu_has_a_plan_and_what_runs_without_one(tmp_path: Path
     assert portable.golden.tolerance >= plan.golden.tolerance
 
 
+def test_a_range_of_shapes_that_is_none_is_refused(tmp_path: Path) -> None:
+    """With how one is written."""
+    for shapes in ("x=1,3/2,3", "x=4,3/2,3/8,3", "1,3/2,3/4,3", "x=a/b/c"):
+        ended = stoker_build("--plan-shape", shapes, "--output", tmp_path / "release")
+
+        assert ended.returncode == 1
+        assert f"--plan-shape is {shapes!r}" in ended.stderr
+
+
 def test_what_no_onnx_runtime_has_is_refused(tmp_path: Path) -> None:
     """With what there is."""
     ended = stoker_build("--accelerators", "cuda,dla", "--output", tmp_path / "release")

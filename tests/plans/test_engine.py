@@ -122,9 +122,12 @@ def test_an_input_that_does_not_fit_is_the_callers_fault(
 
 
 def test_a_batch_outside_the_profile_is_refused(dynamic: Bench) -> None:
-    """The range of the plan is the range of the requests."""
+    """The range of the plan is the range of the requests; the engine reports it and says so."""
     engine = dynamic.engine()
-    with pytest.raises(EngineError, match="does not fit") as refused:
+    (taken,) = engine.io.inputs
+
+    assert (taken.smallest, taken.largest) == (BATCHES.min, BATCHES.max)
+    with pytest.raises(EngineError, match=r"within \[1, .*\] and \[4, .*does not fit") as refused:
         engine.run({"x": image(1, 5)}, ["scores"])
     assert refused.value.code is ReasonCode.BAD_REQUEST
 

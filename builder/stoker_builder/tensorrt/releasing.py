@@ -7,7 +7,7 @@ docs/adr for what that allows to ship. The device's own golden gate has the last
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ from stoker_builder.kernels.places import native
 from stoker_builder.progress import Progress
 from stoker_builder.rows import Mark, Row
 from stoker_builder.tensorrt.asked import asked_for
+from stoker_builder.tensorrt.dynamic import Sizes, bounded, check_ranges, opened, proved
 from stoker_builder.tensorrt.graphs import half, parsable
 from stoker_builder.tensorrt.targets import PlanTarget
 from stoker_builder.workers.choosing import Executors
@@ -76,6 +77,8 @@ class PlanMaker:
         self._executors = executors
         self._progress = progress
         self._graphs: dict[str, Path | BuildError] = {}
+        self._ranges = bench.request.plan_shapes
+        self._seen: dict[str, Mapping[str, Sizes]] = {}
         self._answers: dict[str, Answers] = {}
         self._samples: Path | None = None
 
@@ -124,7 +127,7 @@ class PlanMaker:
 
     def _asked(self, target: PlanTarget, candidate: Candidate) -> str | BuildError:
         try:
-            graph = self._graph(candidate)
+            graph = self._opened(candidate)
         except BuildError as error:
             return _excused(error)
         plan = self._bench.scratch / f"{candidate.name}.{target.name}.plan"
@@ -132,7 +135,7 @@ class PlanMaker:
             path = self._bench.scratch / "samples.frames"
             self._samples = write_samples(self._bench.split.certification, path)
         timing = self._bench.cache.timing(target.name)
-        work = PlanWork(graph, plan, target, self._samples, timing)
+        work = PlanWork(graph, plan, target, self._samples, timing, dict(self._ranges))
         return self._executors.of(target).submit(work)
 
     def _made(self, target: PlanTarget, ticket: str) -> Built | BuildError:
@@ -206,6 +209,23 @@ class PlanMaker:
             raise found
         return found
 
+    def _opened(self, candidate: Candidate) -> Path:
+        """The same graph for all shapes that were asked for, once that is proved.
+
+        Raises:
+            BuildError: ``DATA_MISMATCH``, the samples have none of these shapes; else as
+                :meth:`_graph`.
+        """
+        graph = self._graph(candidate)
+        if not self._ranges:
+            return graph
+        path = self._bench.scratch / f"{candidate.name}.opened.onnx"
+        if candidate.name not in self._seen:
+            check_ranges(self._ranges, self._bench.example)
+            onnx.save(opened(onnx.load(graph), self._ranges), path)
+            self._seen[candidate.name] = proved(path, self._ranges, self._bench.example)
+        return path
+
     def _fusion(self, candidate: Candidate) -> Fusion:
         """How much of a quantised graph may run in integers; its kernels are elsewhere."""
         found = asked_for(onnx.load(self._graph(candidate))).fusion()
@@ -264,7 +284,7 @@ class PlanMaker:
             precision=row.precision,
             recipe=RECIPES[INT8].summary if candidate.recipe == INT8 else "",
             target=_target(target, built),
-            io=made.io,
+            io=bounded(made.io, self._seen[candidate.name]) if self._ranges else made.io,
             session=candidate.session,
             golden=golden.describe(f"{folder}/{name}.golden.npz", data),
             accuracy=row.accuracy,

@@ -5,7 +5,7 @@ Both are asked alike, so the rest of a build does not know which it was.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -13,6 +13,7 @@ from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.frames import read_frame
 from stoker_builder.metrics import Outputs
 from stoker_builder.tensorrt.compiler import Compiled, compile_plan
+from stoker_builder.tensorrt.settings import CompileSettings, ShapeRange
 from stoker_builder.tensorrt.targets import PlanTarget, check_compilable
 from stoker_builder.workers.classes import class_of
 from stoker_builder.workers.client import ServiceClient
@@ -33,6 +34,7 @@ class PlanWork:
         plan: where to write it.
         samples: frames of inputs to answer, where the GPU is.
         timing_cache: what was timed here on this hardware; a worker has its own.
+        profile: a shape range for each input that has free dimensions.
     """
 
     onnx: Path
@@ -40,6 +42,12 @@ class PlanWork:
     target: PlanTarget
     samples: Path | None = None
     timing_cache: Path | None = None
+    profile: Mapping[str, ShapeRange] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> CompileSettings:
+        """How it is compiled."""
+        return self.target.settings.model_copy(update={"profile": dict(self.profile)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +122,7 @@ class InProcess:
     def outcome(self, ticket: str) -> Built:
         """Make the plan."""
         work = self._works[int(ticket)]
-        made = compile_plan(
-            work.onnx, work.plan, work.target.settings, timing_cache=work.timing_cache
-        )
+        made = compile_plan(work.onnx, work.plan, work.settings, timing_cache=work.timing_cache)
         return Built(made)
 
     def cancel(self, ticket: str) -> None:
@@ -135,7 +141,7 @@ class Remote:
         job = BuildJob(
             hardware_class=class_of(work.target.name),
             onnx=self._client.put(work.onnx),
-            settings=work.target.settings,
+            settings=work.settings,
             target=work.target.target,
             samples=None if work.samples is None else self._client.put(work.samples),
         )
@@ -213,7 +219,7 @@ def _refusal(outcome: JobOutcome) -> BuildError:
 
 
 def _checked(work: PlanWork, evidence: Evidence) -> Compiled:
-    settings = work.target.settings
+    settings = work.settings
     try:
         header = read_plan_header(work.plan.read_bytes())
     except ContractError as error:

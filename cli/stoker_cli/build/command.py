@@ -8,6 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from stoker_builder.tensorrt.settings import ShapeRange
 from stoker_cli.build_service import DEFAULT_TOKEN
 from stoker_cli.errors import CommandError
 from stoker_contract.manifest import Accelerator
@@ -55,6 +56,13 @@ _Shape = Annotated[
     typer.Option(
         help="insist on the shape of an input, repeatable; else it is that of the samples",
         metavar="NAME=1,3,224,224",
+    ),
+]
+_PlanShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="the shapes an input of plans may have, repeatable: at least, usually, at most",
+        metavar="NAME=1,3,224,224/4,3,224,224/8,3,224,224",
     ),
 ]
 _Reference = Annotated[
@@ -174,6 +182,7 @@ def build(  # noqa: PLR0913  one parameter per option
     output: _Output,
     weights: _Weights = None,
     shape: _Shape = None,
+    plan_shape: _PlanShape = None,
     reference: _Reference = None,
     trust_model_code: _TrustModelCode = False,
     data_arg: _DataArgument = None,
@@ -225,6 +234,7 @@ def build(  # noqa: PLR0913  one parameter per option
         min_counter=min_counter,
         targets=_names(targets),
         runtimes=_runtimes(runtimes),
+        plan_shapes=_plan_shapes(plan_shape or []),
         accelerators=_accelerators(accelerators),
         precision=precision.value,
         budget=budget / 100,
@@ -302,6 +312,22 @@ def _shapes(pairs: list[str]) -> dict[str, tuple[int, ...]]:
             raise CommandError(detail, hint="write --shape name=1,3,224,224")
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
+
+
+def _plan_shapes(pairs: list[str]) -> dict[str, ShapeRange]:
+    ranges = {}
+    for pair in pairs:
+        name, separator, text = pair.rpartition("=")
+        try:
+            low, usual, high = (tuple(map(int, sizes.split(","))) for sizes in text.split("/"))
+            ranges[name] = ShapeRange(min=low, opt=usual, max=high)
+        except ValueError:
+            separator = ""
+        if not separator or not name:
+            detail = f"--plan-shape is {pair!r}"
+            hint = "write --plan-shape name=1,3,224,224/4,3,224,224/8,3,224,224, rising"
+            raise CommandError(detail, hint=hint)
+    return ranges
 
 
 def _routes(names: str) -> tuple[str, ...]:
