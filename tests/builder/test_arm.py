@@ -1,5 +1,6 @@
 """ARM on this machine: an emulated processor, with the kernels that its devices have."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from stoker_builder.accuracy.golden import GoldenSet
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.kernels.emulation import Emulator
 from stoker_builder.kernels.isa import IsaRunner, host_isa
 from stoker_builder.kernels.processors import PROCESSORS, Processor, processor_for
 from stoker_builder.kernels.sessions import Session
@@ -21,6 +24,7 @@ from stoker_builder.progress import Silence
 from stoker_builder.rows import Mark
 from stoker_builder.targets import load_target
 from stoker_cli.main import run
+from stoker_contract.manifest import Precision
 from stoker_contract.target import Arch, Target
 from support.tiny_build import request_for
 
@@ -275,6 +279,27 @@ def test_the_kernels_are_those_of_the_target(
     assert_same(np.load(answer), Session(path).run(inputs)["y"])
 
 
+@pytest.mark.usefixtures("sysroot")
+def test_an_emulator_that_fails_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not know the processor, say: its own words are the reason from then on."""
+    program = tmp_path / PROGRAM
+    program.write_text("#!/bin/sh\necho unable to find CPU model >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    emulator = Emulator(load_target("aarch64-dotprod"), 20.0, Silence())
+    (inputs,) = samples(1)
+    golden = GoldenSet((inputs,), ({"y": inputs["x"]},), (0,), 0.1, 0.0, classifies=False)
+
+    assert emulator.unavailable is None
+    seen, kernels = emulator.golden(product(tmp_path, np.int8), golden, Precision.FP32)
+
+    assert seen is golden
+    assert kernels is None
+    assert "unable to find CPU model" in str(emulator.unavailable)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("sysroot")
 def test_a_build_for_arm_says_what_was_emulated(tmp_path: Path, tiny_onnx: Path) -> None:
@@ -284,7 +309,7 @@ def test_a_build_for_arm_says_what_was_emulated(tmp_path: Path, tiny_onnx: Path)
         model=str(tiny_onnx),
         targets=("aarch64-dotprod",),
         latency_s=0.0,
-        emulation_budget_s=6.0,
+        emulation_budget_s=5.0,
     )
     result = build(request, Silence())
 

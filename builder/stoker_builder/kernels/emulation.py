@@ -34,10 +34,13 @@ class Emulator:
     left_s: float
     progress: Progress
     cache: Cache = field(default_factory=lambda: Cache(None))
+    _failure: str | None = field(default=None, init=False)
 
     @property
     def unavailable(self) -> str | None:
-        """Why nothing can be run, or None."""
+        """Why nothing can be run, or not any more, or None."""
+        if self._failure is not None:
+            return self._failure
         if self.left_s < _LEAST_S:
             return "no time is left for emulation (--emulation-budget-s)"
         return self._runner(self.left_s).unavailable
@@ -130,7 +133,7 @@ class Emulator:
             except BuildError as error:
                 # the emulator is a help, not a gate: without it the manifest claims less
                 self.progress.note(f"{self.target.name}: {error.detail}")
-                self.left_s = 0.0
+                self._failure = error.detail
                 return (), ""
         self.left_s -= run.seconds
         if run.complete:
