@@ -18,6 +18,8 @@ from stoker_cli.build_service import (
     open_service,
 )
 from stoker_cli.errors import CommandError
+from stoker_cli.events import log_to_stderr
+from stoker_cli.fleet_options import Config
 from stoker_cli.printable import printable
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ def serve(  # noqa: PLR0913  one parameter per option
         _make_token(token_file)
     tls = Tls(certificate, key) if certificate and key else None
     settings = ServiceSettings(folder, broker, read_token(token_file), host, port, tls)
+    settings.check()  # before anything of this process is changed
+    log_to_stderr()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -94,6 +98,37 @@ def cancel(
     """End a job that nobody wants any more."""
     view = open_service(builds, token_file, ca).cancel(job)
     _say(f"{view.id} is {view.state}.")
+
+
+@app.command()
+def rebuild(
+    *,
+    config: Config = None,
+    builds: Builds = DEFAULT_URL,
+    token_file: TokenFile = DEFAULT_TOKEN,
+    ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for the plans that devices wait for, after an upgrade of their TensorRT.
+
+    Asking again is no harm: what is asked for or built already is the answer.
+    """
+    import json  # noqa: PLC0415
+
+    from stoker_cli.rebuilds import as_object, ask_again  # noqa: PLC0415  --help should not pay for it
+
+    asked = ask_again(config, open_service(builds, token_file, ca))
+    if as_json:
+        typer.echo(json.dumps([as_object(one) for one in asked]))
+        return
+    if not asked:
+        _say("No device waits for a build.")
+    for one in asked:
+        _say(f"{one.wanted.release}: {len(one.wanted.devices)} waiting")
+        if one.job is None:
+            _say(f"  {one.why}")
+        else:
+            _say(f"  {one.job.id}  {one.job.state}  {one.job.job.hardware_class} {_words(one.job)}")
 
 
 def _make_token(path: Path) -> None:

@@ -1,14 +1,13 @@
 """``stoker fleet``: run the controller, and see the whole fleet's latency."""
 
 import json
-import logging
 import signal
-import sys
 import threading
 from typing import Annotated, Literal
 
 import typer
 
+from stoker_cli.events import log_to_stderr
 from stoker_cli.fleet_options import AsJson, Config, open_fleet, warn_without_controller
 
 app = typer.Typer(no_args_is_help=True, help="Run the controller; show the fleet.")
@@ -31,7 +30,7 @@ def run_fleet(
         return
     from stoker_fleet.controller import run_controller  # noqa: PLC0415  only this needs MQTT
 
-    _configure_log(log_format)
+    log_to_stderr(log_format)
     settings, store = open_fleet(config)
     store.close()
     stop = threading.Event()
@@ -54,20 +53,3 @@ def latency(config: Config = None, *, as_json: AsJson = False) -> None:
         typer.echo(json.dumps([as_object(one) for one in merged]))
         return
     draw(merged, "the fleet")
-
-
-def _configure_log(log_format: str) -> None:
-    import structlog  # noqa: PLC0415
-
-    last: structlog.types.Processor = structlog.processors.JSONRenderer()
-    if log_format == "console":
-        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            last,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

@@ -54,6 +54,8 @@ def worker(  # noqa: PLR0913  one parameter per option
     from stoker_builder.workers.app import run_worker  # noqa: PLC0415  an extra of its own
     from stoker_builder.workers.queues import make_app  # noqa: PLC0415
     from stoker_builder.workers.worker import Worker  # noqa: PLC0415
+    from stoker_cli.events import log_to_stderr  # noqa: PLC0415
 
+    log_to_stderr()
     service = open_service(builds, token_file, ca)
     sys.exit(run_worker(make_app(broker), Worker(service, described, scratch)))

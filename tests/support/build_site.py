@@ -37,13 +37,6 @@ class WorkerProcess:
         self.process.kill()
         self.process.wait(timeout=10)
 
-    def end(self) -> None:
-        """Wait until it has ended in order, and do not wait for ever."""
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
 
 @dataclass
 class Site:
@@ -88,11 +81,9 @@ class Site:
         return worker
 
     def end(self) -> None:
-        """End all workers, at the same time."""
+        """End all workers."""
         for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            worker.end()
+            worker.kill()
 
     def is_here(self, name: str) -> bool:
         """Whether a worker has announced itself."""

@@ -87,6 +87,20 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def test_a_worker_that_is_told_to_stop_ends_its_job_first(site: Site, tmp_path: Path) -> None:
+    """A board that is switched off in order wastes no build."""
+    leaving = site.start("leaving", "orin-nx-16gb-jp62")
+    asked = site.submit(f"await {tmp_path}", "orin-nx-16gb-jp62")
+    wait_until((tmp_path / "here").exists, 30.0, "it compiles")
+
+    leaving.process.terminate()
+    (tmp_path / "go").touch()
+
+    wait_until(lambda: leaving.process.poll() is not None, 30.0, "it ends")
+    assert leaving.process.returncode == 0
+    assert site.view(asked).state is JobState.DONE
+
+
 def test_a_job_that_ends_whoever_takes_it_is_refused(site: Site) -> None:
     """After its attempts, with a code; the worker itself goes on to the next job."""
     poisoned = site.submit("end-worker", ORIN, max_attempts=2)

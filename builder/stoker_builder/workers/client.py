@@ -71,6 +71,10 @@ class ServiceClient:
         """How a job stands."""
         return _read(JobView, self._ask("GET", f"jobs/{job_id}"))
 
+    def maker_of(self, plan: str) -> JobView:
+        """The job that a plan came from, by the plan's digest."""
+        return _read(JobView, self._ask("GET", f"plans/{plan}"))
+
     def cancel(self, job_id: str) -> JobView:
         """End a job that nobody wants any more."""
         data = self._ask("POST", f"jobs/{job_id}/cancel")

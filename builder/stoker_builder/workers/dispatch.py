@@ -1,5 +1,6 @@
 """Telling workers that there is something to do, as often as it takes."""
 
+import sqlite3
 import threading
 from typing import Final, Protocol
 
@@ -65,6 +66,9 @@ class Dispatcher:
 
     def _run(self) -> None:
         while not self._stopping:
-            self.step()
+            try:
+                self.step()
+            except sqlite3.Error as error:  # a full disk, say; it may have room again
+                log.error("builds.store_failed", detail=str(error))  # noqa: TRY400  no traceback
             self._nudged.wait(self._every_s)
             self._nudged.clear()

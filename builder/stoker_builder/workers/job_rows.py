@@ -50,6 +50,23 @@ def one(sql: Connection, job_id: str) -> Row:
     return row
 
 
+def maker_of(sql: Connection, plan: str) -> Row:
+    """The first job that a plan came from, by the plan's digest.
+
+    Raises:
+        BuildError: ``JOB_STATE``, there is none.
+    """
+    row = sql.execute(
+        "SELECT * FROM jobs WHERE state = ?"
+        " AND json_extract(CAST(outcome AS TEXT), '$.plan.digest') = ? ORDER BY number LIMIT 1",
+        (JobState.DONE, plan),
+    ).fetchone()
+    if row is None:
+        detail = f"the plan {plan[:16]}… was not compiled by this service"
+        raise BuildError(BuildCode.JOB_STATE, detail, "build the release again, with --builds")
+    return row
+
+
 def of_attempt(sql: Connection, job_id: str, number: int) -> Row:
     """A job that is in the hands of this very attempt.
 

@@ -5,6 +5,7 @@
     GET|HEAD|PUT /v1/blobs/DIGEST       checked while they stream in
     GET|POST     /v1/jobs               the last ones; a new one
     GET          /v1/jobs/ID
+    GET          /v1/plans/DIGEST       the job that a plan came from
     POST         /v1/jobs/ID/take       by a worker; 204 when there is nothing to build any more
     POST         /v1/jobs/ID/renew      "I am still at it"
     POST         /v1/jobs/ID/outcome
@@ -44,6 +45,7 @@ from stoker_contract.errors import ContractError
 _CHUNK_BYTES: Final = 1024 * 1024
 _IDLE_S: Final = 60.0
 _BLOB: Final = re.compile(r"/v1/blobs/([0-9a-f]{64})")
+_PLAN: Final = re.compile(r"/v1/plans/([0-9a-f]{64})")
 _JOB: Final = re.compile(r"/v1/jobs/([0-9a-f]{32})(?:/(take|renew|outcome|cancel))?")
 _STATUS: Final[Mapping[str, HTTPStatus]] = {
     BuildCode.JOB_STATE: HTTPStatus.CONFLICT,
@@ -145,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_blob(found[1])
         elif (found := _JOB.fullmatch(self.path)) is not None and found[2] is None:
             self._send(self.at.store.view(found[1]))
+        elif (found := _PLAN.fullmatch(self.path)) is not None:
+            self._send(self.at.store.maker_of(found[1]))
         elif self.path == "/v1/jobs":
             self._send(JobList(jobs=self.at.store.jobs()))
         elif self.path == "/v1/workers":

@@ -193,6 +193,16 @@ class JobStore:
         with self._database.change() as sql:
             return rows.view(sql, job_id, self._lately_s())
 
+    def maker_of(self, digest: str) -> JobView:
+        """The job that a plan came from.
+
+        Raises:
+            BuildError: ``JOB_STATE``: none of those here.
+        """
+        with self._database.change() as sql:
+            row = rows.maker_of(sql, digest)
+            return rows.view(sql, row["id"], self._lately_s())
+
     def jobs(self) -> tuple[JobView, ...]:
         """The last jobs, the newest first."""
         with self._database.change() as sql:
