@@ -72,6 +72,14 @@ def test_the_plan_of_a_board_is_in_the_release(built: BuildResult, site: Site) -
         assert golden.files
 
 
+def test_a_plan_that_was_faster_as_a_recording_ships_so(built: BuildResult) -> None:
+    """The worker tried both, and nothing else of the release is recorded."""
+    plan, *portable = built.manifest.artifacts
+
+    assert plan.session.cuda_graph
+    assert not any(artifact.session.cuda_graph for artifact in portable)
+
+
 def test_a_board_that_was_upgraded_takes_the_fallback(built: BuildResult) -> None:
     """Its own architecture has a portable artifact, though nobody named that target."""
     plan, *portable = built.manifest.artifacts

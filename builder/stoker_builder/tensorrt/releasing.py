@@ -285,7 +285,7 @@ class PlanMaker:
             recipe=RECIPES[INT8].summary if candidate.recipe == INT8 else "",
             target=_target(target, built),
             io=bounded(made.io, self._seen[candidate.name]) if self._ranges else made.io,
-            session=candidate.session,
+            session=candidate.session.model_copy(update={"cuda_graph": built.recorded}),
             golden=golden.describe(f"{folder}/{name}.golden.npz", data),
             accuracy=row.accuracy,
             fusion=row.fusion,

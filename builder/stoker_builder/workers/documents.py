@@ -132,6 +132,7 @@ class Evidence(Document):
         not_run: why it did not run there; empty where it did.
         answers: its outputs for the job's samples, in their order.
         p50_ms: of one run, over all samples; the first run is not counted.
+        recorded_p50_ms: the same, recorded as a CUDA graph; absent where that can not be.
     """
 
     version: ShortText
@@ -147,6 +148,7 @@ class Evidence(Document):
     runs: Count = 0
     p50_ms: Milliseconds | None = None
     p99_ms: Milliseconds | None = None
+    recorded_p50_ms: Milliseconds | None = None
 
 
 class JobOutcome(Document):

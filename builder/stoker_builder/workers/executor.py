@@ -18,6 +18,7 @@ from stoker_builder.tensorrt.targets import PlanTarget, check_compilable
 from stoker_builder.workers.classes import class_of
 from stoker_builder.workers.client import ServiceClient
 from stoker_builder.workers.documents import BuildJob, Evidence, JobOutcome, Software
+from stoker_builder.workers.recording import is_worth_recording
 from stoker_builder.workers.states import JobState
 from stoker_contract.errors import ContractError
 from stoker_contract.plan_header import read_plan_header, why_plan_unfit
@@ -70,12 +71,14 @@ class Built:
         answers: what it answered to the samples, on its own GPU; empty where it did not run.
         software: of the worker that made it; None for this process.
         made_on: whose machine it was; empty for this one.
+        recorded: it is faster as a CUDA graph, and ships so.
     """
 
     compiled: Compiled
     answers: tuple[Outputs, ...] = ()
     software: Software | None = None
     made_on: str = ""
+    recorded: bool = False
 
 
 class BuildExecutor(Protocol):
@@ -177,6 +180,7 @@ class Remote:
             self._answers(work, outcome.evidence),
             None if worker is None else worker.software,
             "" if worker is None else worker.name,
+            recorded=is_worth_recording(outcome.evidence),
         )
 
     def cancel(self, ticket: str) -> None:
