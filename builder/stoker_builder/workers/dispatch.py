@@ -9,6 +9,7 @@ import structlog
 from stoker_builder.workers.store import JobStore
 
 EVERY_S: Final = 1.0
+_PATIENCE_S: Final = 1.0
 
 log: Final = structlog.get_logger("stoker.builds")
 
@@ -48,10 +49,10 @@ class Dispatcher:
         self._nudged.set()
 
     def stop(self) -> None:
-        """End after the round that is on."""
+        """End after the round that is on, unless a broker that is gone keeps it."""
         self._stopping = True
         self._nudged.set()
-        self._thread.join()
+        self._thread.join(_PATIENCE_S)
 
     def step(self) -> None:
         """One round."""
