@@ -1,24 +1,19 @@
 """From recipes to files, and what each runtime makes of each file."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stoker_builder.bench import Bench
 from stoker_builder.cache import digest_of_file
 from stoker_builder.candidates.audit import Audit, audit
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
-from stoker_builder.candidates.recipes import GIVEN, RECIPES
+from stoker_builder.candidates.recipes import FP32, GIVEN, RECIPES
 from stoker_builder.data import Sample, content_digest
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.engines import runner_at
 from stoker_builder.progress import Progress
 from stoker_contract.target import Arch, Runtime
-
-if TYPE_CHECKING:
-    from stoker_builder.candidates.quantise import Quantiser
 
 
 def make_files(bench: Bench, progress: Progress) -> None:
@@ -35,34 +30,58 @@ def make_files(bench: Bench, progress: Progress) -> None:
             names.append(name)
         else:
             bench.failures[name] = f"the model has no {' or '.join(wanted)} to quantise"
-    from stoker_builder.candidates.quantise import Quantiser  # noqa: PLC0415  heavy tools
+    _quantise(bench, names, progress)
+
+
+def _quantise(bench: Bench, names: list[str], progress: Progress) -> None:
+    """Make what is not kept from another build."""
+    from stoker_builder.candidates.crew import carry_out_all  # noqa: PLC0415  heavy tools
+    from stoker_builder.candidates.orders import Order  # noqa: PLC0415
+    from stoker_builder.candidates.quantise import Quantiser  # noqa: PLC0415
 
     quantiser = Quantiser(bench.source.path, bench.split.calibration, bench.scratch)
     total = len(bench.split.calibration) + len(names)
     with bench.stage(progress, "calibrate and quantise", total) as stage:
+
+        def done(order: Order, failure: BuildError | None) -> None:
+            name = order.recipe.name
+            if failure is None:
+                bench.cache.keep_file(_file_key(bench, name), order.path)
+                bench.files[name] = order.path
+            elif failure.code is BuildCode.QUANTISE:
+                bench.failures[name] = failure.detail
+            else:
+                raise failure
+            stage.advance()
+
+        orders: list[Order] = []
         for name in names:
+            path = bench.scratch / f"{name}.onnx"
+            if bench.cache.file(_file_key(bench, name), path):
+                bench.files[name] = path
+                stage.advance()
+                continue
             try:
-                bench.files[name] = _made(bench, quantiser, name, stage.advance)
+                orders.append(quantiser.order(RECIPES[name], stage.advance))
             except BuildError as error:
                 if error.code is not BuildCode.QUANTISE:
                     raise
                 bench.failures[name] = error.detail
-            stage.advance()
+                stage.advance()
+        carry_out_all(orders, done)
+    # in the order of the recipes, whoever was ready first
+    made = bench.files
+    bench.files = {name: made[name] for name in (FP32, GIVEN, *names) if name in made}
 
 
-def _made(bench: Bench, quantiser: "Quantiser", name: str, advance: Callable[[], object]) -> Path:
+def _file_key(bench: Bench, name: str) -> str:
     recipe = RECIPES[name]
-    key = bench.cache.key(
+    return bench.cache.key(
         "quantised",
         source=digest_of_file(bench.source.path),
         calibration=None if recipe.dynamic else bench.split.calibration.identity,
         recipe=asdict(recipe),
     )
-    path = bench.scratch / f"{name}.onnx"
-    if not bench.cache.file(key, path):
-        path = quantiser.make(recipe, advance)
-        bench.cache.keep_file(key, path)
-    return path
 
 
 def operators_in(path: Path) -> frozenset[str]:

@@ -20,7 +20,6 @@ from stoker_builder.candidates.bias import move_bias
 from stoker_builder.candidates.pieces import Pieces, Tensor, has_subgraphs
 from stoker_builder.candidates.qdq import Floats, QdqGraph
 from stoker_builder.kernels.sessions import Session
-from stoker_builder.split import Part
 
 SAMPLES: Final = 32
 """A mean over the places of an image, or the words of a text, needs few of them."""
@@ -31,13 +30,15 @@ def can_be_measured(path: Path) -> bool:
     return not has_subgraphs(onnx.load(path))
 
 
-def measure_biases(path: Path, source: Path, part: Part, scratch: Path) -> int:
+def measure_biases(
+    path: Path, source: Path, samples: Sequence[Mapping[str, Tensor]], scratch: Path
+) -> int:
     """Move the biases of a QDQ file so that every channel has the mean that it has in the source.
 
     Args:
         path: the file; it is written again.
         source: what it was made from.
-        part: the calibration samples, of which some are run.
+        samples: some of the calibration samples, :data:`SAMPLES` say.
         scratch: for files that are not needed afterwards.
 
     Returns:
@@ -48,9 +49,8 @@ def measure_biases(path: Path, source: Path, part: Part, scratch: Path) -> int:
     """
     graph = QdqGraph(path, source)
     layers = [(node, before) for node in graph.model.graph.node if (before := _layer(graph, node))]
-    inputs = [part[position].inputs for position in range(min(SAMPLES, len(part)))]
-    wanted = _means_in(source, [before.output[0] for _, before in layers], inputs, scratch)
-    pieces = Pieces(graph.model, inputs, scratch)
+    wanted = _means_in(source, [before.output[0] for _, before in layers], samples, scratch)
+    pieces = Pieces(graph.model, samples, scratch)
     moved = 0
     for node, before in layers:
         name = node.output[0]

@@ -1,7 +1,9 @@
 """Making INT8 candidates: calibrate once, quantise once per recipe."""
 
+import contextlib
 import logging
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,14 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from stoker_builder.candidates.bias import correct_biases
-from stoker_builder.candidates.measured_bias import can_be_measured, measure_biases
+from stoker_builder.candidates.measured_bias import SAMPLES, can_be_measured, measure_biases
+from stoker_builder.candidates.orders import (
+    Order,
+    load_means,
+    load_samples,
+    save_means,
+    save_samples,
+)
 from stoker_builder.candidates.overflow import is_depthwise, make_overflow_free
 from stoker_builder.candidates.ranges import Observer, save_ranges
 from stoker_builder.candidates.recipes import MULTIPLYING, Ranges, Recipe
@@ -43,63 +52,28 @@ class Quantiser:
         Raises:
             BuildError: ``QUANTISE``; or what reading the calibration samples raises.
         """
+        order = self.order(recipe, advance)
+        carry_out(order)
+        return order.path
+
+    def order(self, recipe: Recipe, advance: Callable[[], object] = lambda: None) -> Order:
+        """Run what has to be run of the calibration samples, and say what is to be made.
+
+        Args and errors are those of :meth:`make`.
+        """
         path = self._scratch / f"{recipe.name}.onnx"
-        try:
-            with _quiet_logging():
-                model = prepared(self._source, self._scratch, as_exported=recipe.as_exported)
-                self._quantise(model, recipe, path, advance)
-        except BuildError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
-            detail = f"{recipe.name}: {type(error).__name__}: {reason}"
-            hint = "build with --precision fp32, or give a model that ONNX Runtime can quantise"
-            raise BuildError(BuildCode.QUANTISE, detail, hint) from error
-        return path
-
-    def _quantise(
-        self, model: Path, recipe: Recipe, path: Path, advance: Callable[[], object]
-    ) -> None:
-        if recipe.dynamic:
-            _quantise_dynamically(model, recipe, path)
-        else:
-            self._quantise_statically(model, recipe, path, advance)
-        if recipe.overflow == "pairs":
-            make_overflow_free(path, model, path)
-        if recipe.dynamic or recipe.corrects_bias == "no":
-            return
-        if recipe.corrects_bias == "measured" and can_be_measured(path):
-            measure_biases(path, model, self._calibration, self._scratch)
-        else:
-            correct_biases(path, model, self._observed(model, advance).means())
-
-    def _quantise_statically(
-        self, model: Path, recipe: Recipe, path: Path, advance: Callable[[], object]
-    ) -> None:
-        overrides, excluded = _seven_bits(model) if recipe.overflow == "seven-bits" else ({}, [])
-        options: dict[str, Any] = {"TensorQuantOverrides": overrides} if overrides else {}
-        if recipe.symmetric:
-            options |= {"ActivationSymmetric": True, "WeightSymmetric": True}
-        if recipe.inputs_only:
-            options |= {
-                "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": list(MULTIPLYING),
-                "MatMulConstBOnly": True,
-            }
-        quantize_static(
-            str(model),
-            str(path),
-            None,
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8 if recipe.activations == "u8" else QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=recipe.per_channel,
-            calibrate_method=CalibrationMethod.MinMax,
-            calibration_cache_path=str(self._ranges(model, recipe.ranges, advance)),
-            nodes_to_exclude=excluded,
-            op_types_to_quantize=list(recipe.operators) if recipe.operators else None,
-            extra_options=options,
-        )
+        with _as_quantise_error(recipe):
+            model = prepared(self._source, self._scratch, as_exported=recipe.as_exported)
+            if recipe.dynamic:
+                return Order(recipe, model, path)
+            return Order(
+                recipe,
+                model,
+                path,
+                ranges=self._ranges(model, recipe.ranges, advance),
+                means=self._means(model, advance) if recipe.corrects_bias != "no" else None,
+                samples=self._samples() if recipe.corrects_bias == "measured" else None,
+            )
 
     def _ranges(self, model: Path, how: Ranges, advance: Callable[[], object]) -> Path:
         path = self._scratch / f"{model.stem}-ranges-{how}.json"
@@ -107,10 +81,93 @@ class Quantiser:
             save_ranges(self._observed(model, advance).ranges(how), path)
         return path
 
+    def _means(self, model: Path, advance: Callable[[], object]) -> Path:
+        path = self._scratch / f"{model.stem}-means.npz"
+        if not path.exists():
+            save_means(self._observed(model, advance).means(), path)
+        return path
+
+    def _samples(self) -> Path:
+        path = self._scratch / "measured-samples.npz"
+        if not path.exists():
+            part = self._calibration
+            count = min(SAMPLES, len(part))
+            save_samples([part[position].inputs for position in range(count)], path)
+        return path
+
     def _observed(self, model: Path, advance: Callable[[], object]) -> Observer:
         if model not in self._observers:
             self._observers[model] = Observer(model, self._calibration, self._scratch, advance)
         return self._observers[model]
+
+
+def carry_out(order: Order) -> None:
+    """Make the file that an order asks for.
+
+    Raises:
+        BuildError: ``QUANTISE``.
+    """
+    recipe = order.recipe
+    with _as_quantise_error(recipe):
+        if recipe.dynamic:
+            _quantise_dynamically(order.model, recipe, order.path)
+        else:
+            _quantise_statically(order)
+        if recipe.overflow == "pairs":
+            make_overflow_free(order.path, order.model, order.path)
+        _correct(order)
+
+
+def _correct(order: Order) -> None:
+    if order.samples is not None and can_be_measured(order.path):
+        with tempfile.TemporaryDirectory(prefix="stk") as scratch:
+            samples = load_samples(order.samples)
+            measure_biases(order.path, order.model, samples, Path(scratch))
+    elif order.means is not None:
+        correct_biases(order.path, order.model, load_means(order.means))
+
+
+def _quantise_statically(order: Order) -> None:
+    recipe = order.recipe
+    overrides, excluded = _seven_bits(order.model) if recipe.overflow == "seven-bits" else ({}, [])
+    options: dict[str, Any] = {"TensorQuantOverrides": overrides} if overrides else {}
+    if recipe.symmetric:
+        options |= {"ActivationSymmetric": True, "WeightSymmetric": True}
+    if recipe.inputs_only:
+        options |= {
+            "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": list(MULTIPLYING),
+            "MatMulConstBOnly": True,
+        }
+    quantize_static(
+        str(order.model),
+        str(order.path),
+        None,
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8 if recipe.activations == "u8" else QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=recipe.per_channel,
+        calibrate_method=CalibrationMethod.MinMax,
+        calibration_cache_path=str(order.ranges),
+        nodes_to_exclude=excluded,
+        op_types_to_quantize=list(recipe.operators) if recipe.operators else None,
+        extra_options=options,
+    )
+
+
+@contextlib.contextmanager
+def _as_quantise_error(recipe: Recipe) -> Iterator[None]:
+    """Other people's tools raise anything."""
+    try:
+        with _quiet_logging():
+            yield
+    except BuildError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
+        detail = f"{recipe.name}: {type(error).__name__}: {reason}"
+        hint = "build with --precision fp32, or give a model that ONNX Runtime can quantise"
+        raise BuildError(BuildCode.QUANTISE, detail, hint) from error
 
 
 def prepared(source: Path, scratch: Path, *, as_exported: bool = False) -> Path:
