@@ -10,7 +10,7 @@ import pytest
 from stoker_builder.bench import BuildResult
 from stoker_builder.pipeline import build
 from stoker_builder.progress import Silence
-from support.tiny_build import exported, request_for
+from support.tiny_build import EVERYTHING, exported, request_for
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,7 +45,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(tmp_path_factory: pytest.TempPathFactory, traces: Path) -> BuildResult:
     """The tiny model, through the whole pipeline from PyTorch."""
     folder = tmp_path_factory.mktemp("built")
-    request = request_for(folder / "release", baselines=True, profile=traces)
+    request = request_for(folder / "release", baselines=True, profile=traces, **EVERYTHING)
     return build(request, Silence())
 
 
