@@ -210,6 +210,8 @@ def test_a_broker_that_goes_away_during_a_build_leaves_no_worker_deaf(
     site.redis.kill()
     (tmp_path / "go").touch()
     assert site.ended(asked).state is JobState.DONE
+    log = site.folder / "orin-1.log"
+    wait_until(lambda: b"Couldn't ack" in log.read_bytes(), 20.0, "it could not confirm")
     site.redis.start()
 
-    assert site.ended(site.submit("compile the-next", ORIN), 60.0).state is JobState.DONE
+    assert site.ended(site.submit("compile the-next", ORIN), 40.0).state is JobState.DONE
