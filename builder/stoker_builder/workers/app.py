@@ -40,7 +40,12 @@ def run_worker(app: Celery, worker: Worker) -> int:
         threading.Thread(target=_announce, args=(worker,), name="announce", daemon=True).start()
 
     signals.worker_ready.connect(is_ready, weak=False)
-    signals.worker_process_init.connect(_tie, weak=False)
+
+    def is_forked(**_: Any) -> None:  # noqa: ANN401  Celery's signature
+        tie_to_parent()  # a worker that is killed builds no more: its job belongs to another
+        worker.client.forget_connections()
+
+    signals.worker_process_init.connect(is_forked, weak=False)
     classes = worker.description.classes
     process = app.Worker(
         queues=[queue_of(name) for name in classes],
@@ -77,8 +82,3 @@ def _announce(worker: Worker) -> None:
         except BuildError as error:
             log.warning("worker.not_heard", code=error.code, detail=error.detail)
         again.wait(HERE_AGAIN_S)
-
-
-def _tie(**_: Any) -> None:  # noqa: ANN401  Celery's signature
-    """A worker that is killed builds no more: what it had begun belongs to another."""
-    tie_to_parent()

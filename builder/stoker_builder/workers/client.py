@@ -63,6 +63,10 @@ class ServiceClient:
             maxsize=2,  # a lease is renewed while something is sent
         )
 
+    def forget_connections(self) -> None:
+        """Make new ones: after a fork, those that are open are the other process's too."""
+        self._pool.clear()
+
     def submit(self, job: BuildJob) -> JobView:
         """Ask for a plan. The bytes that the job names have to be there."""
         return _read(JobView, self._post("jobs", job))
