@@ -76,7 +76,7 @@ def resident_kib(pid: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_twenty_swaps_under_load_lose_nothing(server: ServerProcess) -> None:
     """10,000 requests over 20 swaps: none fails, none is answered by a retired engine."""
     factors = range(1, SWAPS + 3)

@@ -31,7 +31,7 @@ from support.nvidia_board import orin_nano
 
 NOW = datetime.now(UTC)
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from support.build_jobs import ORIN, THOR
 from support.build_site import Site, running_site
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 XAVIER = "xavier-nx-8gb-jp51"
 
