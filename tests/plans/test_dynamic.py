@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from stoker_builder.bench import BuildResult
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.pipeline import build
 from stoker_builder.progress import Silence
-from stoker_builder.tensorrt.dynamic import check_ranges, opened, proved
+from stoker_builder.tensorrt.dynamic import Sizes, check_ranges, opened, proved
 from stoker_builder.tensorrt.settings import ShapeRange
 from stoker_contract.hop import max_tensor_bytes
 from stoker_contract.manifest import TensorSpec
@@ -57,19 +58,70 @@ def test_the_manifest_says_which_batches_a_plan_takes(built: BuildResult) -> Non
     assert portable.io.inputs[0].shape == SHAPE
 
 
-def test_a_graph_that_means_its_batch_is_not_opened(tmp_path: Path) -> None:
-    """Adding up over the batch runs with any, and gives other answers: that is found out."""
-    model = small_cnn()
-    last = next(node for node in model.graph.node if "scores" in node.output)
-    last.output[0] = "single"
-    model.graph.node.append(helper.make_node("CumSum", ["single", "axis"], ["scores"]))
+def tried(
+    folder: Path, model: onnx.ModelProto, ranges: dict[str, ShapeRange], x: NDArray[np.float32]
+) -> dict[str, Sizes]:
+    """Open a graph, and prove what was opened."""
+    source, path = folder / "source.onnx", folder / "opened.onnx"
+    onnx.save(model, source)
+    onnx.save(opened(model, ranges), path)
+    return proved(path, source, ranges, {"x": x})
+
+
+ROW = ShapeRange(min=(1, 4), opt=(2, 4), max=(3, 4))
+IN_TURN = ("Transpose", ["x"], ["turned"], {"perm": [1, 0]})
+
+
+def of_nodes(*nodes: tuple[str, list[str], list[str], dict[str, object]]) -> onnx.ModelProto:
+    """Four numbers in, ``y`` out."""
+    graph = helper.make_graph(
+        [helper.make_node(kind, taken, made, **how) for kind, taken, made, how in nodes],
+        "rows",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array([1, -1], np.int64), "one_row")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("CumSum", ["x", "axis"], ["y"], {})],
+        [("ReduceMean", ["x"], ["y"], {"axes": [0], "keepdims": 1})],
+        [
+            ("ReduceMean", ["x"], ["mean"], {"axes": [0], "keepdims": 1}),
+            ("Add", ["x", "mean"], ["y"], {}),
+        ],
+        [
+            IN_TURN,
+            ("Reshape", ["turned", "one_row"], ["row"], {}),
+            ("ReduceMax", ["row"], ["y"], {"axes": [1], "keepdims": 1}),
+        ],
+    ],
+    ids=["sum-over-batch", "mean-of-batch", "mean-added", "reshape-of-another-axis"],
+)
+def test_a_graph_that_means_its_batch_is_not_opened(
+    tmp_path: Path, nodes: list[tuple[str, list[str], list[str], dict[str, object]]]
+) -> None:
+    """It runs with any batch and gives other answers than for each sample: that is found out."""
+    model = of_nodes(*nodes)
     model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), "axis"))
-    path = tmp_path / "x.onnx"
-    onnx.save(opened(model, {"x": SMALL}), path)
 
     with pytest.raises(BuildError, match="not that of its samples") as refused:
-        proved(path, {"x": SMALL}, {"x": np.ones((1, 3, 32, 32), np.float32)})
+        tried(tmp_path, model, {"x": ROW}, np.array([[1, 5, 2, 3]], np.float32))
     assert refused.value.code is BuildCode.TENSORRT_GRAPH
+
+
+def test_an_answer_that_is_always_the_same_needs_no_batch(tmp_path: Path) -> None:
+    """Anchors of a detector, say, are no rows of anything."""
+    model = of_nodes(("Relu", ["x"], ["y"], {}), ("Identity", ["held"], ["anchors"], {}))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((5, 2), np.float32), "held"))
+    model.graph.output.append(helper.make_tensor_value_info("anchors", TensorProto.FLOAT, None))
+
+    seen = tried(tmp_path, model, {"x": ROW}, np.array([[1, 5, 2, 3]], np.float32))
+
+    assert (seen["max"]["y"], seen["max"]["anchors"]) == ((3, 4), (5, 2))
 
 
 def reshaped(sizes: list[int]) -> onnx.ModelProto:
@@ -87,10 +139,7 @@ def reshaped(sizes: list[int]) -> onnx.ModelProto:
 @pytest.mark.parametrize("sizes", [[1, 16], [1, -1]])
 def test_a_batch_that_an_exporter_wrote_down_is_opened(tmp_path: Path, sizes: list[int]) -> None:
     """It follows from the rest of the shape."""
-    path = tmp_path / "x.onnx"
-    onnx.save(opened(reshaped(sizes), {"x": SMALL}), path)
-
-    seen = proved(path, {"x": SMALL}, {"x": np.ones((1, 3, 32, 32), np.float32)})
+    seen = tried(tmp_path, reshaped(sizes), {"x": SMALL}, np.ones((1, 3, 32, 32), np.float32))
 
     assert {end: shapes["scores"] for end, shapes in seen.items()} == {
         "min": (1, 10),
@@ -107,11 +156,9 @@ def test_a_graph_with_its_batch_inside_is_not_opened(tmp_path: Path) -> None:
     model.graph.node.append(helper.make_node("Add", ["single", "three"], ["scores"]))
     three = numpy_helper.from_array(np.zeros((3, 10), np.float32), "three")
     model.graph.initializer.append(three)
-    path = tmp_path / "x.onnx"
-    onnx.save(opened(model, {"x": SMALL}), path)
 
     with pytest.raises(BuildError, match="does not take the opt of --plan-shape") as refused:
-        proved(path, {"x": SMALL}, {"x": np.ones((1, 3, 32, 32), np.float32)})
+        tried(tmp_path, model, {"x": SMALL}, np.ones((1, 3, 32, 32), np.float32))
     assert refused.value.code is BuildCode.TENSORRT_GRAPH
     assert "export the model" in refused.value.hint
 

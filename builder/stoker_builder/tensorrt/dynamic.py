@@ -5,7 +5,7 @@ may have a range for each input instead. That nothing inside the graph depends o
 is not believed but tried, in ONNX Runtime, before anything is compiled.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ Sample = Mapping[str, Tensor]
 
 # Other batches may take other kernels, which add in another order; half precision shows it most.
 _CLOSE: Final = 0.02
+_DISTINCT: Final = 3
 _HINT: Final = "export the model with these dimensions free, or build plans for one shape"
 
 
@@ -74,30 +75,38 @@ def opened(model: onnx.ModelProto, ranges: Ranges) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(copy, data_prop=True)
 
 
-def proved(path: Path, ranges: Ranges, sample: Sample) -> dict[str, Sizes]:
+def proved(path: Path, source: Path, ranges: Ranges, sample: Sample) -> dict[str, Sizes]:
     """Run an opened graph at the ends of its ranges, and see that a batch is its samples.
 
+    Args:
+        path: the opened graph.
+        source: the graph that it was made from, which takes the sample's shapes.
+        ranges: of the inputs.
+        sample: its shapes are within them.
+
     Returns:
-        The shapes of all inputs and outputs, as ``min`` and ``max``.
+        The shapes of all inputs and outputs, as ``min``, ``opt`` and ``max``.
 
     Raises:
         BuildError: ``TENSORRT_GRAPH``, the graph takes or means only one shape.
     """
-    session = Session(path)
-    alone = session.run(sample)
+    session, original = Session(path), Session(source)
+    batched = {name for name, shapes in ranges.items() if shapes.min[0] != shapes.max[0]}
+    samples = [_shifted(sample, batched, places) for places in range(_DISTINCT)]
+    alone = [original.run(one) for one in samples]
+    _check_rows(session.run(sample), alone[:1])
     seen: dict[str, Sizes] = {}
     for end in ("min", "opt", "max"):
-        given = {
-            name: np.resize(array, getattr(ranges[name], end)) if name in ranges else array
-            for name, array in sample.items()
-        }
+        shapes = {name: getattr(ranges[name], end) for name in ranges}
+        rows = _rows(sample, shapes, batched)
+        given = {name: _filled(name, samples, shapes) for name in sample}
         try:
             answers = session.run(given)
         except BuildError as error:
             detail = f"it does not take the {end} of --plan-shape: {error.detail}"
             raise BuildError(BuildCode.TENSORRT_GRAPH, detail, _HINT) from None
-        if _is_batch(given, sample):
-            _check_rows(answers, alone)
+        if rows is not None:
+            _check_rows(answers, [alone[row % _DISTINCT] for row in range(rows)])
         tensors = {**given, **answers}
         seen[end] = {name: tuple(array.shape) for name, array in tensors.items()}
     return seen
@@ -136,27 +145,51 @@ def _open_reshapes(graph: onnx.GraphProto, batches: Collection[int]) -> None:
             node.input[1] = name
 
 
-def _is_batch(given: Sample, sample: Sample) -> bool:
-    """Whether only the number of samples differs, so that each answer is known."""
-    return all(array.shape[1:] == sample[name].shape[1:] for name, array in given.items())
+def _shifted(sample: Sample, batched: Collection[str], places: int) -> Sample:
+    """Another sample, of numbers that this one has: what mixes a batch is seen on unlike ones."""
+    return {
+        name: np.roll(array, places) if name in batched else array for name, array in sample.items()
+    }
 
 
-def _check_rows(answers: Sample, alone: Sample) -> None:
+def _filled(name: str, samples: Sequence[Sample], shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
+    """One input of a batch: the samples in turns."""
+    if name not in shapes:
+        return samples[0][name]
+    return np.resize(np.concatenate([sample[name] for sample in samples]), shapes[name])
+
+
+def _rows(
+    sample: Sample, shapes: Mapping[str, tuple[int, ...]], batched: Collection[str]
+) -> int | None:
+    """How many samples a batch of these shapes has; None where more than that differs.
+
+    Raises:
+        BuildError: ``TENSORRT_GRAPH``, it has no whole number of them.
+    """
+    if any(shape[1:] != sample[name].shape[1:] for name, shape in shapes.items()):
+        return None
+    counts = {divmod(shapes[name][0], sample[name].shape[0]) for name in batched} or {(1, 0)}
+    if len(counts) > 1 or any(left for _, left in counts):
+        sizes = ", ".join(f"{name} {shapes[name][0]}" for name in sorted(batched))
+        detail = f"--plan-shape makes no batches of whole samples: {sizes}"
+        raise BuildError(BuildCode.TENSORRT_GRAPH, detail, _HINT)
+    return next(iter(counts))[0]
+
+
+def _check_rows(answers: Sample, alone: Sequence[Sample]) -> None:
+    """See that each row of a batch is what its sample alone is answered."""
     for name, answer in answers.items():
-        one = alone[name]
-        if one.shape == answer.shape or answer.dtype.kind != "f":
-            continue
-        rows = list(_rows(answer, one))
-        close = _CLOSE * max(float(np.max(np.abs(one))), 1e-6)
-        if not rows or not all(np.allclose(row, one, atol=close, rtol=0) for row in rows):
+        rows = [one[name] for one in alone]
+        whole = np.concatenate(rows) if rows[0].ndim else rows[0]
+        if answer.shape != whole.shape and all(np.array_equal(row, rows[0]) for row in rows):
+            whole = rows[0]  # what does not depend on the input has no batch
+        close = _CLOSE * max(float(np.max(np.abs(whole), initial=0)), 1e-6)
+        if answer.shape != whole.shape or (
+            answer.dtype.kind == "f" and not np.allclose(answer, whole, atol=close, rtol=0)
+        ):
             detail = f"output {name} of a batch is not that of its samples"
             raise BuildError(BuildCode.TENSORRT_GRAPH, detail, _HINT)
-
-
-def _rows(answer: Tensor, one: Tensor) -> Iterator[Tensor]:
-    """A batch, cut into pieces like one answer; none when it is no such batch."""
-    if answer.shape[1:] == one.shape[1:] and answer.shape[0] % max(one.shape[0], 1) == 0:
-        yield from np.split(answer, answer.shape[0] // max(one.shape[0], 1))
 
 
 def _words(shapes: ShapeRange) -> str:

@@ -223,7 +223,7 @@ class PlanMaker:
         if candidate.name not in self._seen:
             check_ranges(self._ranges, self._bench.example)
             onnx.save(opened(onnx.load(graph), self._ranges), path)
-            self._seen[candidate.name] = proved(path, self._ranges, self._bench.example)
+            self._seen[candidate.name] = proved(path, graph, self._ranges, self._bench.example)
         return path
 
     def _fusion(self, candidate: Candidate) -> Fusion:
