@@ -61,6 +61,9 @@ def _targets(request: BuildRequest) -> tuple[tuple[TargetSpec, ...], tuple[PlanT
     """The targets for ONNX files, and those for plans, each with something to fall back to."""
     known = plan_targets()
     plans = tuple(known[name] for name in request.targets if name in known)
+    if request.plan_shapes and not plans:
+        hint = f"artifacts of other targets take one shape; plans are for {', '.join(known)}"
+        raise BuildError(BuildCode.BAD_REQUEST, "--plan-shape and no target for plans", hint)
     check_targets(plans, request.builds)
     loaded = [load_target(name) for name in request.targets if name not in known]
     for arch in sorted({target.target.arch for target in plans}):
@@ -77,6 +80,10 @@ def _prepare(
 ) -> Bench:
     data = load_data(request.data, request.data_arguments)
     example = read(data.samples, 0).inputs
+    if request.plan_shapes:
+        from stoker_builder.tensorrt.dynamic import check_ranges  # noqa: PLC0415  imports onnx
+
+        check_ranges(request.plan_shapes, example)
     began = time.monotonic()
     with progress.stage("read the model", 1) as stage:
         source = ingest(request.model, request.weights, example, scratch, request.terms)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stoker_builder.accuracy.evaluate import Answers, answer_all
-from stoker_builder.accuracy.golden import MIN_SAMPLES, make_golden, ways
+from stoker_builder.accuracy.golden import MIN_SAMPLES, GoldenSet, make_golden, ways
 from stoker_builder.data import load_data
 from stoker_builder.kernels.engines import EngineRunner
 from stoker_builder.metrics import Metric, OutputError, Top1
@@ -49,3 +49,16 @@ def test_where_no_call_is_close_samples_are_spread_evenly(tiny_onnx: Path, part:
     assert max(golden.positions) > len(part) * 0.9
     assert golden.spread == 0.0
     assert golden.describe("m/1.0.0/g.npz", golden.encode()).agreement == "allclose"
+
+
+def test_what_other_kernels_answer_never_narrows_the_tolerance() -> None:
+    """A device may run FP32 on a GPU, whose rounding the emulated processor does not have."""
+    inputs, expected = {"x": np.ones((1, 2))}, {"y": np.array([[1.0, 2.0]])}
+    wide = GoldenSet((inputs,), (expected,), (0,), 0.01, 0.0, classifies=False)
+
+    seen = wide.observed_elsewhere([{"y": np.array([[1.0, 2.00001]])}], Precision.FP32)
+    further = wide.observed_elsewhere([{"y": np.array([[1.0, 2.5]])}], Precision.FP32)
+
+    assert seen.tolerance == wide.tolerance
+    assert seen.expected[0]["y"][0, 1] == pytest.approx(2.00001)
+    assert further.tolerance > wide.tolerance

@@ -1,6 +1,8 @@
 """Plans for a range of shapes: opened, proved, compiled for real, bounded in the manifest."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import onnx
@@ -177,6 +179,41 @@ def test_ranges_are_those_of_the_samples(name: str, shape: tuple[int, ...], said
     with pytest.raises(BuildError, match=said) as refused:
         check_ranges({"x": SMALL}, {name: np.ones(shape, np.float32)})
     assert refused.value.code is BuildCode.DATA_MISMATCH
+
+
+class Stages(Silence):
+    """Keeps the titles of what was begun."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def stage(self, title: str, total: float) -> AbstractContextManager[Self]:
+        """Keep it."""
+        del total
+        self.begun.append(title)
+        return nullcontext(self)
+
+
+@pytest.mark.parametrize(
+    ("targets", "name", "code"),
+    [
+        (("rtx-sm89",), "images", BuildCode.DATA_MISMATCH),
+        (("x86-64-v3",), "x", BuildCode.BAD_REQUEST),
+    ],
+    ids=["no-such-input", "no-plans"],
+)
+def test_ranges_are_refused_before_anything_slow(
+    tmp_path: Path, targets: tuple[str, ...], name: str, code: BuildCode
+) -> None:
+    """Not after an hour of building, and not without a word."""
+    progress = Stages()
+    request = request_for(tmp_path / "x", targets=targets, plan_shapes={name: BATCHES})
+
+    with pytest.raises(BuildError) as refused:
+        build(request, progress)
+
+    assert refused.value.code is code
+    assert progress.begun == []
 
 
 def test_a_bounded_tensor_has_the_room_that_it_needs() -> None:

@@ -28,7 +28,7 @@ from stoker_builder.kernels.places import native
 from stoker_builder.progress import Progress
 from stoker_builder.rows import Mark, Row
 from stoker_builder.tensorrt.asked import asked_for
-from stoker_builder.tensorrt.dynamic import Sizes, bounded, check_ranges, opened, proved
+from stoker_builder.tensorrt.dynamic import Sizes, bounded, opened, proved
 from stoker_builder.tensorrt.graphs import half, parsable
 from stoker_builder.tensorrt.targets import PlanTarget
 from stoker_builder.workers.choosing import Executors
@@ -213,15 +213,13 @@ class PlanMaker:
         """The same graph for all shapes that were asked for, once that is proved.
 
         Raises:
-            BuildError: ``DATA_MISMATCH``, the samples have none of these shapes; else as
-                :meth:`_graph`.
+            BuildError: as :meth:`_graph`.
         """
         graph = self._graph(candidate)
         if not self._ranges:
             return graph
         path = self._bench.scratch / f"{candidate.name}.opened.onnx"
         if candidate.name not in self._seen:
-            check_ranges(self._ranges, self._bench.example)
             onnx.save(opened(onnx.load(graph), self._ranges), path)
             self._seen[candidate.name] = proved(path, graph, self._ranges, self._bench.example)
         return path
