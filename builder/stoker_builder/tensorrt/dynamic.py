@@ -169,7 +169,7 @@ def _rows(
     """
     if any(shape[1:] != sample[name].shape[1:] for name, shape in shapes.items()):
         return None
-    counts = {divmod(shapes[name][0], sample[name].shape[0]) for name in batched} or {(1, 0)}
+    counts = {divmod(shapes[n][0], len(sample[n])) for n in batched} or {(1, 0)}
     if len(counts) > 1 or any(left for _, left in counts):
         sizes = ", ".join(f"{name} {shapes[name][0]}" for name in sorted(batched))
         detail = f"--plan-shape makes no batches of whole samples: {sizes}"
