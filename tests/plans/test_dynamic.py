@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -74,7 +74,7 @@ ROW = ShapeRange(min=(1, 4), opt=(2, 4), max=(3, 4))
 IN_TURN = ("Transpose", ["x"], ["turned"], {"perm": [1, 0]})
 
 
-def of_nodes(*nodes: tuple[str, list[str], list[str], dict[str, object]]) -> onnx.ModelProto:
+def of_nodes(*nodes: tuple[str, list[str], list[str], dict[str, Any]]) -> onnx.ModelProto:
     """Four numbers in, ``y`` out."""
     graph = helper.make_graph(
         [helper.make_node(kind, taken, made, **how) for kind, taken, made, how in nodes],
@@ -104,7 +104,7 @@ def of_nodes(*nodes: tuple[str, list[str], list[str], dict[str, object]]) -> onn
     ids=["sum-over-batch", "mean-of-batch", "mean-added", "reshape-of-another-axis"],
 )
 def test_a_graph_that_means_its_batch_is_not_opened(
-    tmp_path: Path, nodes: list[tuple[str, list[str], list[str], dict[str, object]]]
+    tmp_path: Path, nodes: list[tuple[str, list[str], list[str], dict[str, Any]]]
 ) -> None:
     """It runs with any batch and gives other answers than for each sample: that is found out."""
     model = of_nodes(*nodes)
