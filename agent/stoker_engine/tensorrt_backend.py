@@ -29,6 +29,7 @@ from stoker_engine.tensorrt_library import (
     installed_version,
     logger_of,
     meaning,
+    profiler_of,
 )
 
 DTYPES: Final = {
@@ -96,6 +97,17 @@ class TensorRtEngine:
         """What the compiler made of the model, as JSON of the library's own."""
         inspector = self._engine.create_engine_inspector()
         return str(inspector.get_engine_information(self._library.LayerInformationFormat.JSON))
+
+    def tell_layers(self, heard: Callable[[str, float], None]) -> None:
+        """From now on, say what each layer of a run took, in milliseconds.
+
+        For builders: such runs are slower. A recorded run tells nothing.
+        """
+        profiler = profiler_of(self._library, heard)
+        for _ in range(self._lanes.qsize()):
+            lane = self._lanes.get()
+            lane.profile(profiler)
+            self._lanes.put(lane)
 
     def _deserialised(self, path: str) -> Binding:
         with Path(path).open("rb") as file:
@@ -181,6 +193,7 @@ class _Lane:
         self._buffers: dict[str, Buffer] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._enqueue: Callable[[], None] = self._execute
+        self._profiler: Binding = None
 
     def bind(self, largest: Mapping[str, tuple[int, ...]], on_host: frozenset[str]) -> None:
         """Allocate for the largest shapes, and say once where everything is.
@@ -209,6 +222,11 @@ class _Lane:
         self._execute()  # what is set up at the first run must not be recorded
         self._cuda.wait(self._stream)
         self._enqueue = self._cuda.record(self._stream, self._execute)
+
+    def profile(self, profiler: Binding) -> None:
+        """Have the library say how long the layers of each run took."""
+        self._profiler = profiler  # kept: the context only points to it
+        self._context.profiler = profiler
 
     def run(self, inputs: Mapping[str, Array], wanted: Sequence[str]) -> Sequence[Array]:
         """Copy in, run, copy out."""

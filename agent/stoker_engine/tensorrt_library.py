@@ -5,7 +5,7 @@ Nothing here needs a GPU: importing the library and making a logger touch no dri
 
 import importlib
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -151,3 +151,17 @@ def logger_of(library: Library) -> tuple[Binding, Messages]:
                 messages.add(text)
 
     return _Logger(), messages
+
+
+def profiler_of(library: Library, heard: Callable[[str, float], None]) -> Binding:
+    """A profiler for contexts, which says a layer's name and its milliseconds."""
+
+    class _Profiler(library.IProfiler):  # type: ignore[misc]  # the binding has no types
+        def __init__(self) -> None:
+            library.IProfiler.__init__(self)  # not super(), as above
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            """Called by the library for each layer, before a run is handed back."""
+            heard(layer_name, ms)
+
+    return _Profiler()

@@ -17,6 +17,7 @@ from stoker_builder.profiling.inside import write_traces
 from stoker_builder.progress import Progress
 from stoker_builder.release import MANIFEST, write_release
 from stoker_builder.report.collect import report_of
+from stoker_builder.report.document import TargetProfile
 from stoker_builder.report.files import report_files
 from stoker_builder.rows import Row
 from stoker_builder.shipped import (
@@ -71,7 +72,7 @@ def package(
         seen, entries = _pack_target(bench, target, table, progress)
         rows += seen
         packed += [(target.preference, entry) for entry in entries]
-    more, made = _plans(bench, *plans, [entry for _, entry in packed], progress)
+    more, made, profiles = _plans(bench, *plans, [entry for _, entry in packed], progress)
     rows += more
     packed += made
     # A device takes the first artifact it can run, whatever order the targets were asked for in.
@@ -82,7 +83,7 @@ def package(
         calibrated=any(entry.calibrated for _, entry in packed),
     )
     insides = look_inside_all(bench, rows, progress)
-    report = report_of(bench, rows, manifest, [one.profile for one in insides])
+    report = report_of(bench, rows, manifest, [*(one.profile for one in insides), *profiles])
     files: dict[str, bytes | Path] = {
         MANIFEST: manifest.encode(),
         **report_files(report),
@@ -113,14 +114,14 @@ def _plans(
     executors: Executors,
     portable: Sequence[_Packed],
     progress: Progress,
-) -> tuple[list[Row], list[tuple[int, _Packed]]]:
+) -> tuple[list[Row], list[tuple[int, _Packed]], list[TargetProfile]]:
     if not targets:
-        return [], []
+        return [], [], []
     from stoker_builder.tensorrt.releasing import PlanMaker  # noqa: PLC0415  imports onnx
 
     maker = PlanMaker(bench, executors, progress)
     rows: list[Row] = []
-    packed = []
+    packed, profiles = [], []
     for target in targets:
         digests = [
             entry.artifact.digest
@@ -131,6 +132,7 @@ def _plans(
         ]
         table = maker.table(target, digests)
         rows += table.rows
+        profiles += [table.profile] if table.profile is not None else []
         if table.entry is not None:
             made = table.entry
             entry = _Packed(
@@ -140,7 +142,7 @@ def _plans(
                 calibrated=made.artifact.precision is Precision.INT8,
             )
             packed.append((target.preference, entry))
-    return rows, packed
+    return rows, packed, profiles
 
 
 def _pack_target(

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker_builder.bench import BuildResult
+from stoker_builder.profiling.operators import OperatorProfile, OperatorShare
 from stoker_builder.report.document import (
     Candidate,
     Compared,
     LayerDamage,
-    OperatorProfile,
-    OperatorShare,
     Report,
     TargetProfile,
 )

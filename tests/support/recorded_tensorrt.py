@@ -87,6 +87,7 @@ class _World:
         self.refuse_run = False
         self.says: tuple[str, ...] = ()
         self.inspected = '{"Layers": []}'
+        self.layer_ms: tuple[tuple[str, float], ...] = ()
         self.timings: list[bytes] = []
         self.built: list[dict[str, Any]] = []
         self.contexts: list[Any] = []
@@ -396,6 +397,9 @@ class _Context(Recorded):
         world.cuda.queues[stream].append(
             _doubling(self._addresses[source], self._addresses[to], given, made, _ITEM[kind])
         )
+        if (profiler := getattr(self, "profiler", None)) is not None:
+            for name, ms in world.layer_ms:
+                profiler.report_layer_time(name, ms)
         return True
 
 

@@ -3,16 +3,27 @@
 import sys
 from pathlib import Path
 
+from stoker_builder.profiling.operators import OperatorProfile, OperatorShare
 from stoker_builder.workers.proving import Proof, ProofJob
 from stoker_builder.workers.proving_child import run_samples
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.plan_header import HEADER_BYTES
 from stoker_contract.target import ArtifactKind
 
+CONVOLUTION = OperatorShare(
+    name="Conv_0 + Relu_1", op_type="CaskConvolution", calls=1, ms=1.5, share=1.0
+)
+OPERATORS = OperatorProfile(
+    title="", runtime="tensorrt", total_ms=1.5, by_type=(CONVOLUTION,), nodes=(CONVOLUTION,)
+)
+
 
 def main() -> None:
     """Answer one job with the graph that is in the plan; a recording is said to be faster."""
     job = ProofJob.parse(sys.stdin.buffer.read())
+    if job.layers:
+        sys.stdout.buffer.write(Proof(operators=OPERATORS).encode())
+        return
     graph = Path(job.artifact).with_suffix(".graph")
     graph.write_bytes(Path(job.artifact).read_bytes()[HEADER_BYTES:])
     proof: Proof = run_samples(

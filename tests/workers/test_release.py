@@ -80,6 +80,16 @@ def test_a_plan_that_was_faster_as_a_recording_ships_so(built: BuildResult) -> N
     assert not any(artifact.session.cuda_graph for artifact in portable)
 
 
+def test_the_report_says_where_the_time_of_the_plan_goes(built: BuildResult) -> None:
+    """The worker's profiler told it, for FP32 and for what ships."""
+    (profile,) = [one for one in built.report.profiles if one.target == ORIN]
+
+    assert profile.before is not None
+    assert profile.after is not None
+    assert (profile.before.title, profile.after.title) == ("fp32-tensorrt", "fp16-tensorrt")
+    assert b"Conv_0 + Relu_1" in (built.output / "report.html").read_bytes()
+
+
 def test_a_board_that_was_upgraded_takes_the_fallback(built: BuildResult) -> None:
     """Its own architecture has a portable artifact, though nobody named that target."""
     plan, *portable = built.manifest.artifacts

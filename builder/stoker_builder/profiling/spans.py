@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stoker_builder.report.document import OperatorProfile, OperatorShare
+from stoker_builder.profiling.operators import OperatorProfile, OperatorShare
 
 MAX_TYPES: Final = 16
 MAX_NODES: Final = 20

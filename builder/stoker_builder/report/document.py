@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from stoker_builder.profiling.operators import OperatorProfile
 from stoker_builder.rows import Mark
 from stoker_builder.tensorrt.layers import PlanLayers
 from stoker_contract.document import Document
@@ -131,33 +132,6 @@ class ConditionNotes(Document):
     frequency_mhz: tuple[float, float] | None = None
     governor: Name | None = None
     refusals: tuple[Text, ...] = ()
-
-
-class OperatorShare(Document):
-    """Time spent in one kind of operator, or in one node."""
-
-    name: Name
-    op_type: Name
-    calls: Count
-    ms: Milliseconds
-    share: Ratio
-
-
-class OperatorProfile(Document):
-    """Where the time of one run goes.
-
-    Attributes:
-        runtime: whose profiler said so.
-        total_ms: all operators together, of one run.
-        by_type: most time first.
-        nodes: the most expensive ones.
-    """
-
-    title: Name
-    runtime: Name
-    total_ms: Milliseconds
-    by_type: tuple[OperatorShare, ...]
-    nodes: tuple[OperatorShare, ...] = ()
 
 
 class Throughput(Document):

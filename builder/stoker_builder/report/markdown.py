@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from stoker_builder.report.document import OperatorProfile, Report
+from stoker_builder.profiling.operators import OperatorProfile
+from stoker_builder.report.document import Report
 from stoker_builder.report.words import captions, cells, certified_on, milliseconds, title, warnings
 
 _SPECIAL: Final = str.maketrans({c: f"\\{c}" for c in "\\|`*_[]<>#"})

@@ -83,6 +83,16 @@ def layers_of(inspected: str, said: Sequence[str] = ()) -> PlanLayers | None:
     )
 
 
+def kinds_of(inspected: str) -> dict[str, str]:
+    """The kind of each layer by its name, where the inspector tells both."""
+    try:
+        layers = json.loads(inspected).get("Layers", ())
+    except ValueError:
+        return {}
+    told = [one for one in layers if isinstance(one, dict)]
+    return {str(one.get("Name", "")): str(one.get("LayerType", "")) for one in told}
+
+
 def is_placement(text: str) -> bool:
     """Whether a message of the library says what went to a DLA, and nothing else."""
     return _DLA_MESSAGE in text

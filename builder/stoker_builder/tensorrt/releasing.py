@@ -26,10 +26,12 @@ from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.engines import EngineRunner
 from stoker_builder.kernels.places import native
 from stoker_builder.progress import Progress
+from stoker_builder.report.document import TargetProfile
 from stoker_builder.rows import Mark, Row
 from stoker_builder.tensorrt.asked import asked_for
 from stoker_builder.tensorrt.dynamic import Sizes, bounded, opened, proved
 from stoker_builder.tensorrt.graphs import half, parsable
+from stoker_builder.tensorrt.inside import inside
 from stoker_builder.tensorrt.targets import PlanTarget
 from stoker_builder.workers.choosing import Executors
 from stoker_builder.workers.executor import Built, PlanWork, cancelled_unless_done
@@ -63,10 +65,11 @@ class PlanEntry:
 
 @dataclass(frozen=True, slots=True)
 class PlanTable:
-    """One target: its rows, and the plan that ships; None when none can."""
+    """One target: its rows, the plan that ships, and what was seen inside; None when none can."""
 
     rows: tuple[Row, ...]
     entry: PlanEntry | None
+    profile: TargetProfile | None = None
 
 
 class PlanMaker:
@@ -107,7 +110,10 @@ class PlanMaker:
         shipped = replace(winner, rank=1, why="")
         rows = [shipped if row.name == winner.name else _passed_over(row, winner) for row in rows]
         entry = self._entry(target, shipped, made[winner.name], tuple(fallback))
-        return PlanTable(tuple(rows), entry)
+        told = {name: built.operators for name, built in made.items()}
+        reference = next(one.name for one in candidates if one.precision is Precision.FP32)
+        profile = inside(target.name, told, reference=reference, shipped=shipped.name)
+        return PlanTable(tuple(rows), entry, profile)
 
     def _built(
         self, target: PlanTarget, candidates: Sequence[Candidate]

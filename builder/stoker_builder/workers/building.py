@@ -11,6 +11,7 @@ from stoker_builder.workers.blobs import describe
 from stoker_builder.workers.classes import why_not_here
 from stoker_builder.workers.documents import Blob, BuildJob, Evidence, Software
 from stoker_builder.workers.limited import Bounds, run_limited
+from stoker_builder.workers.profiling import operators_of
 from stoker_builder.workers.proving import PROVER, Proof, ProofJob, prove, why_not_run
 from stoker_builder.workers.recording import recorded_p50_ms
 from stoker_contract.manifest import SessionOptions
@@ -105,8 +106,9 @@ def build(job: BuildJob, bench: Bench) -> Evidence:
     if proof.no_gpu:
         return _evidence(made, not_run=proof.no_gpu)
     recorded = recorded_p50_ms(proof_job, made.io, lambda given: run(bench.prover, given))
+    operators = operators_of(proof_job, lambda given: run(bench.prover, given))
     evidence = _evidence(made, proof=proof, answers=describe(bench.answers))
-    return evidence.model_copy(update={"recorded_p50_ms": recorded})
+    return evidence.model_copy(update={"recorded_p50_ms": recorded, "operators": operators})
 
 
 def _check_version(job: BuildJob, made: Compiled) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from pydantic import Field, StringConstraints
 from typing_extensions import Self
 
+from stoker_builder.profiling.operators import OperatorProfile
 from stoker_builder.tensorrt.layers import PlanLayers
 from stoker_builder.tensorrt.settings import CompileSettings, Validity
 from stoker_builder.workers.states import JobState
@@ -133,6 +134,7 @@ class Evidence(Document):
         answers: its outputs for the job's samples, in their order.
         p50_ms: of one run, over all samples; the first run is not counted.
         recorded_p50_ms: the same, recorded as a CUDA graph; absent where that can not be.
+        operators: the layers that take the time of a plain run, if the library tells.
     """
 
     version: ShortText
@@ -149,6 +151,7 @@ class Evidence(Document):
     p50_ms: Milliseconds | None = None
     p99_ms: Milliseconds | None = None
     recorded_p50_ms: Milliseconds | None = None
+    operators: OperatorProfile | None = None
 
 
 class JobOutcome(Document):

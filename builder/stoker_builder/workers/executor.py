@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.frames import read_frame
 from stoker_builder.metrics import Outputs
+from stoker_builder.profiling.operators import OperatorProfile
 from stoker_builder.tensorrt.compiler import Compiled, compile_plan
 from stoker_builder.tensorrt.settings import CompileSettings, ShapeRange
 from stoker_builder.tensorrt.targets import PlanTarget, check_compilable
@@ -72,6 +73,7 @@ class Built:
         software: of the worker that made it; None for this process.
         made_on: whose machine it was; empty for this one.
         recorded: it is faster as a CUDA graph, and ships so.
+        operators: where the time of a plain run went, if that was seen.
     """
 
     compiled: Compiled
@@ -79,6 +81,7 @@ class Built:
     software: Software | None = None
     made_on: str = ""
     recorded: bool = False
+    operators: OperatorProfile | None = None
 
 
 class BuildExecutor(Protocol):
@@ -181,6 +184,7 @@ class Remote:
             None if worker is None else worker.software,
             "" if worker is None else worker.name,
             recorded=is_worth_recording(outcome.evidence),
+            operators=outcome.evidence.operators,
         )
 
     def cancel(self, ticket: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.profiling.operators import OperatorProfile
 from stoker_builder.tensorrt.compiler import Ended
 from stoker_builder.workers.documents import BuildJob, Software
 from stoker_contract.document import Document
@@ -20,21 +21,31 @@ Run = Callable[[bytes], Ended]
 
 
 class ProofJob(Document):
-    """What the child is to do. Paths are absolute."""
+    """What the child is to do. Paths are absolute.
+
+    Attributes:
+        layers: tell how long the layers take, instead of answering.
+    """
 
     artifact: str
     kind: ArtifactKind
     session: SessionOptions
     samples: str
     answers: str
+    layers: bool = False
 
 
 class Proof(Document):
-    """What it did; ``no_gpu`` says why nothing could be tried, ``refused`` what went wrong."""
+    """What it did; ``no_gpu`` says why nothing could be tried, ``refused`` what went wrong.
+
+    Attributes:
+        operators: where the time of a run went, if that was asked and the runtime tells.
+    """
 
     runs: Count = 0
     p50_ms: Milliseconds | None = None
     p99_ms: Milliseconds | None = None
+    operators: OperatorProfile | None = None
     no_gpu: Detail = ""
     refused: Detail = ""
 

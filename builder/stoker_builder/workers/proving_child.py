@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from stoker_builder.frames import read_frame, write_frame
+from stoker_builder.tensorrt.layer_times import time_layers
 from stoker_builder.workers.proving import Proof, ProofJob
 from stoker_contract.codes import ReasonCode
+from stoker_contract.target import runtime_of
 from stoker_engine.backends import open_engine
 from stoker_engine.engine import EngineError
+from stoker_engine.tensorrt_backend import TensorRtEngine
 
 
 def run_samples(job: ProofJob) -> Proof:
@@ -36,12 +39,28 @@ def run_samples(job: ProofJob) -> Proof:
     return Proof(runs=len(took_ns), p50_ms=float(p50_ms), p99_ms=float(p99_ms))
 
 
+def run_profiled(job: ProofJob) -> Proof:
+    """Load it, and look where the time of the first sample goes; only a plan tells.
+
+    Raises:
+        EngineError: it does not load or run.
+    """
+    engine = open_engine(job.artifact, job.kind, job.session)
+    with Path(job.samples).open("rb") as samples:
+        inputs = read_frame(samples)
+    if inputs is None or not isinstance(engine, TensorRtEngine):
+        return Proof()
+    runtime = runtime_of(job.kind, job.session.runtime)
+    return Proof(operators=time_layers(engine, inputs, runtime))
+
+
 def main() -> None:
     """Do the job on standard input and say on standard output how it went."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries print where they like
     try:
-        proof = run_samples(ProofJob.parse(sys.stdin.buffer.read()))
+        job = ProofJob.parse(sys.stdin.buffer.read())
+        proof = run_profiled(job) if job.layers else run_samples(job)
     except EngineError as error:
         said = f"{error.code}: {error.detail}"[:1000]
         none_here = error.code is ReasonCode.NO_GPU

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from stoker_builder.report.document import OperatorProfile, TargetProfile, Throughput
+from stoker_builder.profiling.operators import OperatorProfile
+from stoker_builder.report.document import TargetProfile, Throughput
 from stoker_builder.report.html.drawing import (
     WIDTH,
     Scale,
