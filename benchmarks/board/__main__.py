@@ -15,12 +15,13 @@ from typing import Final
 from benchmarks.board import machine, plans
 from benchmarks.board.engines import HeldEngine, close_all, timed
 from benchmarks.board.step import NotDoneError, Step, Steps
-from benchmarks.board.text import document
+from benchmarks.board.text import document, without_places
 
 from stoker_builder.latency.stats import LatencyStats
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import ArtifactKind, Runtime
 
+ROOT: Final = Path(__file__).resolve().parents[2]
 MODELS: Final = Path(__file__).parent / "models"
 SECONDS: Final = 3.0
 CPU, CUDA = "onnxruntime, fp32, processor", "onnxruntime, fp32, CUDA"
@@ -46,7 +47,8 @@ def main() -> None:
         "steps": [asdict(step) for step in steps.all],
         "latency": {name: figures(one) for name, one in stats.items()},
     }
-    arguments.output.write_text(document(told))
+    places = {str(ROOT): "stoker", str(Path.home()): "~"}
+    arguments.output.write_text(without_places(document(told), places), encoding="utf-8")
     sys.stdout.write(f"\n{arguments.output} has all of it: send us that file.\n")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Timer
 from typing import Any, Final
 
@@ -39,11 +40,13 @@ class HeldEngine:
 
     def __init__(self, path: Path, kind: ArtifactKind, session: SessionOptions) -> None:
         command = [sys.executable, engine_child.__file__, str(path), kind.value]
+        # a pipe that nobody reads would stop a library that says much
+        self._errors = TemporaryFile("w+", errors="replace")
         self._process = subprocess.Popen(  # noqa: S603 - a program of ours
             [*command, session.encode().decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         )
@@ -67,6 +70,7 @@ class HeldEngine:
         """End the process."""
         self._process.kill()
         self._process.communicate()
+        self._errors.close()
 
     def _heard(self) -> Mapping[str, Any]:
         assert self._process.stdout is not None  # noqa: S101 - it was asked for
@@ -76,7 +80,9 @@ class HeldEngine:
         line = self._process.stdout.readline()
         watch.cancel()
         if not line:
-            _, said = self._process.communicate()
+            self._process.communicate()
+            self._errors.seek(0)
+            said = self._errors.read()
             msg = f"its process ended with {self._process.returncode}: {said.strip()[-600:]}"
             raise NotDoneError(msg)
         heard: Mapping[str, Any] = json.loads(line)

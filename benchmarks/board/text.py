@@ -12,6 +12,19 @@ def document(told: Mapping[str, Any]) -> str:
     return "\n".join(_lines(told)) + "\n"
 
 
+def without_places(text: str, places: Mapping[str, str]) -> str:
+    """The same without the folders of whoever checked: the words of an error have them.
+
+    Args:
+        text: what is sent.
+        places: folders, and what stands for each; the inner ones first.
+    """
+    for folder, name in places.items():
+        if folder.strip("/"):
+            text = text.replace(folder.rstrip("/"), name)
+    return text
+
+
 def read(text: str) -> dict[str, Any]:
     """The JSON of a file that somebody sent."""
     found: dict[str, Any] = json.loads(text.rpartition("```json\n")[2].rpartition("\n```")[0])
@@ -40,7 +53,7 @@ def _lines(told: Mapping[str, Any]) -> Iterator[str]:
         yield "Nothing could be timed."
     yield ""
     yield "```json"
-    yield json.dumps(told, indent=1, sort_keys=True, default=str)
+    yield json.dumps(told, indent=1, sort_keys=True, default=str, ensure_ascii=False)
     yield "```"
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from stoker_builder.errors import BuildCode
 from stoker_builder.models.entrypoints import load_entry
-from stoker_contract.target import Profile
+from stoker_contract.manifest import SessionOptions
+from stoker_contract.target import ArtifactKind, Profile
 from support.environments import ROOT
 
 MODELS = ROOT / "benchmarks" / "board" / "models"
@@ -110,3 +111,27 @@ def test_the_models_are_those_of_the_script(tmp_path: Path) -> None:
             for folder in (MODELS, tmp_path)
         )
         np.testing.assert_allclose(new, old, atol=0.05)
+
+
+def test_an_engine_may_say_as_much_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries for GPUs do, and nobody reads it unless the engine ends."""
+    monkeypatch.setenv("PYTHONVERBOSE", "2")
+    held = part("engines:HeldEngine")
+    engine = held(MODELS / "fp32.onnx", ArtifactKind.ONNX, SessionOptions())
+    engine.close()
+
+    assert engine.answers.shape == (16, 10)
+
+
+def test_what_is_sent_has_no_names_of_folders() -> None:
+    """The words of an error have paths in them, and those the name of a person."""
+    error = "FileNotFoundError: /home/j\u00f6rg/stoker/x.plan, see /home/j\u00f6rg/.cache"
+    step = {"name": "load", "done": False, "said": error, "seconds": 0.0, "facts": {}}
+    text = part("text:document")({"at": "now", "steps": [step], "latency": {}})
+    places = {"/home/j\u00f6rg/stoker": "stoker", "/home/j\u00f6rg": "~", "/": "root"}
+
+    sent = part("text:without_places")(text, places)
+
+    assert "home" not in sent
+    assert "j\\u00f6rg" not in sent
+    assert part("text:read")(sent)["steps"][0]["said"].endswith("stoker/x.plan, see ~/.cache")
