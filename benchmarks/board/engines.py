@@ -41,7 +41,7 @@ class HeldEngine:
     def __init__(self, path: Path, kind: ArtifactKind, session: SessionOptions) -> None:
         command = [sys.executable, engine_child.__file__, str(path), kind.value]
         # a pipe that nobody reads would stop a library that says much
-        self._errors = TemporaryFile("w+", errors="replace")
+        self._errors = TemporaryFile("w+", errors="replace")  # noqa: SIM115  until it is closed
         self._process = subprocess.Popen(  # noqa: S603 - a program of ours
             [*command, session.encode().decode()],
             stdin=subprocess.PIPE,

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -113,8 +113,7 @@ class Benchmark:
 
     def _judge(self, rows: list[Row]) -> None:
         """Have everything answer that has not. Nothing is timed: two processes at a time."""
-        once = dict.fromkeys(Row(row.workload, row.isa, 1) for row in rows)
-        missing = [row for row in once if _place(row) not in self.result["accuracy"]]
+        missing = places_to_judge(rows, self.result)
 
         def judge(row: Row) -> Any:  # noqa: ANN401  JSON
             say(f"{_place(row)}: answer the certification samples")
@@ -256,6 +255,18 @@ def _rows(options: argparse.Namespace) -> Iterator[Row]:
                 row = Row(workload, isa, threads)
                 if not parts or any(part in row.key for part in parts):
                     yield row
+
+
+def places_to_judge(rows: Iterable[Row], result: Mapping[str, Any]) -> list[Row]:
+    """One row for each place where something has not answered that is there or will be timed."""
+
+    def is_known(row: Row) -> bool:
+        found = result["accuracy"].get(_place(row))
+        if found is None or row.key in result["rows"]:
+            return found is not None
+        return str(row.threads) in found.get("shipped", {})
+
+    return list(dict.fromkeys(Row(r.workload, r.isa, 1) for r in rows if not is_known(r)))
 
 
 def _place(row: Row) -> str:

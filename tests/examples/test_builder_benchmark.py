@@ -120,6 +120,20 @@ def test_what_ships_for_other_threads_is_judged_by_its_own_answers() -> None:
     assert "-0.20 (+0.40)" in entry("tables:markdown")(found)
 
 
+def test_what_ships_for_more_threads_is_judged_though_all_others_were() -> None:
+    """What is timed later is in the table with its own answers; what was timed stays as it is."""
+    row, to_judge = entry("__main__:Row"), entry("__main__:places_to_judge")
+    one, two = row("minilm", "native", 1), row("minilm", "native", 2)
+    found: dict[str, Any] = {"rows": {one.key: {}}, "accuracy": {}}
+
+    assert to_judge([one, two], found) == [one]
+    found["accuracy"]["minilm/native"] = {"shipped": {"1": {}}}
+    assert to_judge([one], found) == []
+    assert to_judge([one, two], found) == [one]
+    found["accuracy"]["minilm/native"]["shipped"]["2"] = {}
+    assert to_judge([one, two], found) == []
+
+
 def test_the_tables_mark_what_is_broken_and_what_could_not_run() -> None:
     """Every verdict is beside its figure, and a peer that failed is a row with its reason."""
     row = figures(eager=20, ort_fp32=10, ort_int8_static=2, shipped=4)
