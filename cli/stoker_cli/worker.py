@@ -56,6 +56,6 @@ def worker(  # noqa: PLR0913  one parameter per option
     from stoker_builder.workers.worker import Worker  # noqa: PLC0415
     from stoker_cli.events import log_to_stderr  # noqa: PLC0415
 
+    service, app_of_broker = open_service(builds, token_file, ca), make_app(broker)
     log_to_stderr()
-    service = open_service(builds, token_file, ca)
-    sys.exit(run_worker(make_app(broker), Worker(service, described, scratch)))
+    sys.exit(run_worker(app_of_broker, Worker(service, described, scratch)))

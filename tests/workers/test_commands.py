@@ -87,6 +87,18 @@ def test_a_token_is_not_shown_to_a_network(
     assert "--key" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("url", ["nonsense://x", "redis://127.0.0.1:port/0"])
+def test_a_broker_that_is_none_is_refused_at_once(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    """Neither a service that wakes nobody, nor a worker that hears nothing."""
+    serve = ["builds", "serve", *options[2:], "--folder", str(tmp_path / "jobs"), "--port", "0"]
+    for command in (serve, ["worker", "--class", "rtx-sm89", *options]):
+        assert run([*command, "--broker", url]) == 1
+        assert "no URL of a broker" in capsys.readouterr().err
+    assert not (tmp_path / "jobs").exists()
+
+
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """``stoker builds serve`` with a broker that is not there."""

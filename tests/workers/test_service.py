@@ -14,9 +14,10 @@ from stoker_builder.workers.client import ServiceClient
 from stoker_builder.workers.service import Tls
 from stoker_builder.workers.states import JobState
 from stoker_builder.workers.store import JobStore
-from support.build_jobs import ONNX, PLAN, blob, job, success, worker
+from support.build_jobs import ONNX, PLAN, blob, job, keep, success, worker
 from support.build_service import TOKEN, Service, running_service
 from support.mosquitto import CertificateFiles, make_certificates
+from support.small_disk import SmallDisk, mounted_small_disk
 
 
 def written(folder: Path, data: bytes) -> Path:
@@ -129,6 +130,31 @@ def test_damaged_bytes_are_refused_by_the_client(service: Service, tmp_path: Pat
     assert not (tmp_path / "x.plan").exists()
 
 
+def test_a_full_disk_is_said_and_survived(short_disk: SmallDisk, tmp_path: Path) -> None:
+    """Bytes and jobs are refused in words; with room again, the same service takes both."""
+    store = JobStore(short_disk.path, time.monotonic)
+    keep(store, ONNX)
+    with running_service(store) as service:
+        short_disk.fill(journal=short_disk.path / "builds.sqlite")
+        with pytest.raises(BuildError) as error:
+            service.client().put(written(tmp_path, bytes(2**20)))
+        assert "No space left" in refusal_of(BuildCode.BUILD_SERVICE, error)
+        with pytest.raises(BuildError) as error:
+            service.client().submit(job())
+        assert "can not be kept: database or disk is full" in error.value.detail
+
+        short_disk.make_room()
+        service.client().put(written(tmp_path, bytes(2**20)))
+        assert service.client().submit(job()).state is JobState.WAITING
+    store.close()
+
+
+@pytest.fixture
+def short_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with mounted_small_disk(tmp_path / "disk", size_mib=8) as disk:
+        yield disk
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(service: Service) -> None:
     """Half a plan is no plan."""
     parts = urlsplit(service.url)
@@ -164,6 +190,13 @@ def test_nonsense_is_refused_in_words(
     """Whatever comes in, the service answers with a status of its own, and goes on."""
     assert 400 <= asked(service, method, path, body) < 500
     assert service.client().jobs().jobs == ()
+
+
+@pytest.mark.parametrize("length", ["", "-1", "1" * 5000, "\N{SUPERSCRIPT TWO}"])
+def test_a_length_that_is_none_is_refused(service: Service, length: str) -> None:
+    """Also one that Python itself would not read."""
+    headers = {"Content-Length": length}
+    assert asked(service, "POST", "/v1/jobs", b"", **headers) == http.client.BAD_REQUEST
 
 
 @pytest.fixture(scope="module")

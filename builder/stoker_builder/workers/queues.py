@@ -10,6 +10,7 @@ from typing import Any, Final
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 
+from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.workers.dispatch import WakeError
 
 TASK: Final = "stoker.build"
@@ -36,6 +37,9 @@ def make_app(broker: str, *, visibility_s: float = VISIBILITY_S) -> Celery:
         broker: its URL; ``rediss://`` is encrypted.
         visibility_s: Redis gives a message to another worker when the first has not confirmed it
             for so long. The store's leases are shorter, and decide.
+
+    Raises:
+        BuildError: ``BUILD_SERVICE``, the URL is none of a broker.
     """
     app = Celery("stoker-builds", broker=broker, set_as_current=False)
     app.conf.update(
@@ -63,6 +67,7 @@ def make_app(broker: str, *, visibility_s: float = VISIBILITY_S) -> Celery:
             "socket_keepalive": True,
         },
     )
+    _check_url(app)
     return app
 
 
@@ -81,6 +86,16 @@ class CeleryWaker:
         options: dict[str, Any] = {"queue": queue_of(hardware_class), "retry": False}
         try:
             self._app.send_task(TASK, args=[job_id], ignore_result=True, **options)
-        except (KombuError, OperationalError, OSError) as error:
+        except (KombuError, OperationalError, OSError, ValueError) as error:
             msg = f"the broker does not take messages: {error}"
             raise WakeError(msg) from None
+
+
+def _check_url(app: Celery) -> None:
+    try:
+        connection = app.connection_for_write()
+        _ = connection.port, connection.transport
+    except (KeyError, ValueError, ImportError) as error:
+        detail = f"this is no URL of a broker: {error.args[0]}"
+        hint = "write redis://host:6379/0, or rediss:// for one with TLS"
+        raise BuildError(BuildCode.BUILD_SERVICE, detail, hint) from None

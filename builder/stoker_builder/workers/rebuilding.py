@@ -39,11 +39,12 @@ def plan_of(manifest: Manifest, module: str | None) -> Artifact | None:
 
 
 def again_for(target: PlanTarget, before: BuildJob) -> BuildJob:
-    """The job of a plan once more, for another target."""
+    """The job of a plan once more, for another target and the same shapes."""
+    profile = before.settings.profile
     return before.model_copy(
         update={
             "hardware_class": class_of(target.name),
-            "settings": target.settings,
+            "settings": target.settings.model_copy(update={"profile": profile}),
             "target": target.target,
         }
     )

@@ -17,6 +17,7 @@ Whoever has the token may do all of it. What is refused is answered with a ``Ref
 
 import hmac
 import re
+import sqlite3
 import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,7 @@ _IDLE_S: Final = 60.0
 _BLOB: Final = re.compile(r"/v1/blobs/([0-9a-f]{64})")
 _PLAN: Final = re.compile(r"/v1/plans/([0-9a-f]{64})")
 _JOB: Final = re.compile(r"/v1/jobs/([0-9a-f]{32})(?:/(take|renew|outcome|cancel))?")
+_COUNT: Final = re.compile(r"[0-9]{1,15}")
 _STATUS: Final[Mapping[str, HTTPStatus]] = {
     BuildCode.JOB_STATE: HTTPStatus.CONFLICT,
     BuildCode.BLOB_DAMAGED: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -141,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.BAD_REQUEST, error.detail)
         except (ConnectionError, TimeoutError):
             self.close_connection = True
+        except sqlite3.Error as error:
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"the jobs can not be kept: {error}")
 
     def _get(self) -> None:
         if (found := _BLOB.fullmatch(self.path)) is not None:
@@ -163,7 +167,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "there is nothing here")
             return
         blob = Blob.parse_object({"digest": found[1], "length": length})
-        self.at.store.blobs.put(blob, self._body(length))
+        try:
+            self.at.store.blobs.put(blob, self._body(length))
+        except (ConnectionError, TimeoutError):
+            raise
+        except OSError as error:
+            said = f"the bytes can not be kept: {error.strerror}"
+            hint = "make room where the service has its folder"
+            self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, said, hint=hint)
+            return
         self._send(None)
 
     def _post(self) -> None:
@@ -194,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _length(self, at_most: int) -> int:
         text = self.headers.get("Content-Length", "")
-        if not (text.isascii() and text.isdigit()) or int(text) > at_most:
+        if not _COUNT.fullmatch(text) or int(text) > at_most:
             detail = f"Content-Length is {text[:32]!r}, expected at most {at_most} bytes"
             raise BuildError(BuildCode.BUILD_SERVICE, detail, "send less, and say how much")
         return int(text)
@@ -207,7 +219,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_blob(self, digest: str) -> None:
         path = self.at.store.blobs.path(digest)
         if path is None:
-            self._refuse(HTTPStatus.NOT_FOUND, f"the bytes {digest[:16]}… are not here")
+            detail = f"the bytes {digest[:16]}… are not here"
+            hint = "ask for the build again: what is missing is sent again"
+            self._refuse(HTTPStatus.NOT_FOUND, detail, code=BuildCode.BLOB_DAMAGED, hint=hint)
             return
         with path.open("rb") as file:
             self._head(HTTPStatus.OK, path.stat().st_size)

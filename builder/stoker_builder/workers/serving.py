@@ -36,7 +36,7 @@ class ServiceSettings:
     lease_s: float = LEASE_S
 
     def check(self) -> None:
-        """Refuse what would show the token to others.
+        """Refuse what would show the token to others, and a broker that is none.
 
         Raises:
             BuildError: ``BUILD_SERVICE``.
@@ -45,6 +45,7 @@ class ServiceSettings:
             detail = f"without TLS, whoever is on the way to {self.host} sees the token"
             hint = "give --certificate and --key, or listen on 127.0.0.1"
             raise BuildError(BuildCode.BUILD_SERVICE, detail, hint)
+        make_app(self.broker)
 
 
 def serve_builds(

@@ -59,49 +59,67 @@ class Worker:
             self._do(grant, lease)
 
     def _do(self, grant: Grant, lease: Lease) -> None:
-        with tempfile.TemporaryDirectory(prefix="stoker-job-", dir=self.scratch) as folder:
-            bench = Bench(
-                Path(folder),
-                self.description.software,
-                lease.holds,
-                compiler=self.compiler,
-                prover=self.prover,
-            )
-            try:
-                outcome = self._outcome(grant, bench)
-            except NotWantedError:
-                log.info("worker.lost", job=grant.id, attempt=grant.number)
-                return
-            try:
-                self.client.finish(grant, outcome)
-            except BuildError as error:
-                if error.code is not BuildCode.JOB_STATE:
-                    raise
-                log.info("worker.too_late", job=grant.id, attempt=grant.number)
-                return
+        try:
+            outcome = self._outcome(grant, lease)
+        except NotWantedError:
+            log.info("worker.lost", job=grant.id, attempt=grant.number)
+            return
+        try:
+            self.client.finish(grant, outcome)
+        except BuildError as error:
+            if error.code is not BuildCode.JOB_STATE:
+                raise
+            log.info("worker.too_late", job=grant.id, attempt=grant.number)
+            return
         log.info("worker.finished", job=grant.id, code=outcome.code)
 
-    def _outcome(self, grant: Grant, bench: Bench) -> JobOutcome:
-        """Build, and send what came out. What can not be built is an outcome, too."""
-        job, client = grant.job, self.client
+    def _outcome(self, grant: Grant, lease: Lease) -> JobOutcome:
+        """Build in a folder of the job's own. What can not be built is an outcome, too."""
         try:
-            client.get(job.onnx, bench.onnx)
-            if job.samples is not None:
-                client.get(job.samples, bench.samples)
-            if grant.timing_cache is not None:
-                client.get(grant.timing_cache, bench.timing_cache)
-            evidence = build(job, bench)
-            if evidence.answers is not None:
-                client.put(bench.answers)
-            return JobOutcome(
-                plan=client.put(bench.plan),
-                timing_cache=_sent(client, bench.timing_cache),
-                evidence=evidence,
-            )
+            with tempfile.TemporaryDirectory(prefix="stoker-job-", dir=self.scratch) as folder:
+                bench = Bench(
+                    Path(folder),
+                    self.description.software,
+                    lease.holds,
+                    compiler=self.compiler,
+                    prover=self.prover,
+                )
+                return self._built(grant, bench)
         except BuildError as error:
             if error.code is BuildCode.BUILD_SERVICE:
                 raise
             return JobOutcome(code=error.code, detail=error.detail[:1024], hint=error.hint[:1024])
+        except OSError as error:  # this machine's disk, and no fault of the job
+            detail = f"the worker can not keep its files: {error.strerror}"
+            hint = "make room on the worker, or give it another --scratch"
+            return JobOutcome(code=BuildCode.EXHAUSTED, detail=detail, hint=hint)
+
+    def _built(self, grant: Grant, bench: Bench) -> JobOutcome:
+        """Fetch what is needed, build, and send what came out."""
+        job, client = grant.job, self.client
+        client.get(job.onnx, bench.onnx)
+        if job.samples is not None:
+            client.get(job.samples, bench.samples)
+        if grant.timing_cache is not None:
+            _fetch_timing(client, grant.timing_cache, bench.timing_cache)
+        evidence = build(job, bench)
+        if evidence.answers is not None:
+            client.put(bench.answers)
+        return JobOutcome(
+            plan=client.put(bench.plan),
+            timing_cache=_sent(client, bench.timing_cache),
+            evidence=evidence,
+        )
+
+
+def _fetch_timing(client: ServiceClient, blob: Blob, path: Path) -> None:
+    """What was timed before only saves time: a build does without what is damaged."""
+    try:
+        client.get(blob, path)
+    except BuildError as error:
+        if error.code is not BuildCode.BLOB_DAMAGED:
+            raise
+        log.warning("worker.no_timing_cache", detail=error.detail)
 
 
 def _sent(client: ServiceClient, path: Path) -> Blob | None:
