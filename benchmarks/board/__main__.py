@@ -39,6 +39,7 @@ def main() -> None:
         try:
             check(steps, engines, Path(folder))
             stats = steps.attempt("latency", partial(_timed, engines, arguments.seconds)) or {}
+            plans.look_into_all(steps, {name: engines[name] for name in stats})
         finally:
             close_all(engines.values())
     told = {

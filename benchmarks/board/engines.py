@@ -16,6 +16,7 @@ from benchmarks.board.step import NotDoneError
 from numpy.typing import NDArray
 
 from stoker_builder.latency.stats import Burst, LatencyStats, summarise
+from stoker_builder.profiling.operators import OperatorProfile
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import ArtifactKind
 
@@ -33,12 +34,14 @@ class HeldEngine:
         answers: to the samples, one row each.
         load_s: until they were answered.
         providers: what runs it, of ONNX Runtime.
+        tells_layers: it is a plan that is not recorded.
 
     Raises:
         NotDoneError: it can not be loaded, with the engine's code and words; or it crashed.
     """
 
     def __init__(self, path: Path, kind: ArtifactKind, session: SessionOptions) -> None:
+        self.tells_layers = kind is ArtifactKind.TENSORRT_PLAN and not session.cuda_graph
         command = [sys.executable, engine_child.__file__, str(path), kind.value]
         # a pipe that nobody reads would stop a library that says much
         self._errors = TemporaryFile("w+", errors="replace")  # noqa: SIM115  until it is closed
@@ -61,16 +64,24 @@ class HeldEngine:
 
     def burst(self, runs: int) -> Burst:
         """Time so many runs, one after the other."""
-        assert self._process.stdin is not None  # noqa: S101 - it was asked for
-        self._process.stdin.write(json.dumps({"runs": runs}) + "\n")
-        self._process.stdin.flush()
-        return Burst(tuple(self._heard()["ns"]))
+        return Burst(tuple(self._asked({"runs": runs})["ns"]))
+
+    def layers(self) -> OperatorProfile | None:
+        """What its layers take of a run, if it tells; it is slower from then on."""
+        told = self._asked({"layers": True})["layers"]
+        return None if told is None else OperatorProfile.parse_object(told)
 
     def close(self) -> None:
         """End the process."""
         self._process.kill()
         self._process.communicate()
         self._errors.close()
+
+    def _asked(self, what: Mapping[str, object]) -> Mapping[str, Any]:
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+        return self._heard()
 
     def _heard(self) -> Mapping[str, Any]:
         assert self._process.stdout is not None  # noqa: S101 - it was asked for

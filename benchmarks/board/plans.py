@@ -1,5 +1,6 @@
 """Plans of the check: compiled here, looked at, and loaded by the engine that ships."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ ELSEWHERE: Final = "89"
 """What TensorRT-RTX compiles for where there is no GPU: it shows that it compiles."""
 # of the cosine between the answers of a plan and those of FP32
 _CLOSE: Final = {"fp16": 0.999, "int8": 0.99}
+
+_KINDS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,25 @@ def agreed(
         msg = f"its answers are too far from those of FP32: {said}"
         raise NotDoneError(msg)
     facts["said"] = said
+
+
+def look_into_all(steps: Steps, engines: Mapping[str, HeldEngine]) -> None:
+    """The layers of every plan that tells them; afterwards it is of no use for timing."""
+    for name, engine in engines.items():
+        if engine.tells_layers:
+            steps.attempt(f"layers: {name}", partial(_looked_into, engine))
+
+
+def _looked_into(engine: HeldEngine, facts: dict[str, object]) -> None:
+    """Which of its layers take the time of a run."""
+    found = engine.layers()
+    if found is None:
+        msg = "its library tells nothing of its layers"
+        raise NotDoneError(msg)
+    facts["operators"] = found.to_object()
+    kinds = ", ".join(f"{one.op_type} {one.share:.0%}" for one in found.by_type[:_KINDS])
+    most = found.nodes[0]
+    facts["said"] = f"{found.total_ms:.3f} ms: {kinds}; most in {most.name}, {most.ms:.3f} ms"
 
 
 def check_runtime(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ import pytest
 
 from stoker_builder.errors import BuildCode
 from stoker_builder.models.entrypoints import load_entry
+from stoker_builder.profiling.operators import OperatorProfile
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import ArtifactKind, Profile
 from support.environments import ROOT
+from support.stand_in_prover import OPERATORS
 
 MODELS = ROOT / "benchmarks" / "board" / "models"
 
@@ -77,6 +80,53 @@ def test_no_step_ends_the_check() -> None:
         (True, "42"),
     ]
     assert "raise error" in told[0].facts["traceback"]
+
+
+def held(told: OperatorProfile | Exception | None, *, tells: bool = True) -> SimpleNamespace:
+    """An engine of the check whose profiler says so."""
+
+    def layers() -> OperatorProfile | None:
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    return SimpleNamespace(tells_layers=tells, layers=layers)
+
+
+def test_the_file_says_which_layers_take_the_time() -> None:
+    """In a line, with all that the profiler told beside it; silence and crashes have reasons."""
+    told: list[Any] = []
+    gone = part("step:NotDoneError")("its process ended with -6")
+    engines = {
+        "fp16": held(OPERATORS),
+        "fp16, CUDA graph": held(OPERATORS, tells=False),
+        "silent": held(None),
+        "crashed": held(gone),
+    }
+
+    part("plans:look_into_all")(part("step:Steps")(told.append), engines)
+
+    assert {step.name: (step.done, step.said) for step in told} == {
+        "layers: fp16": (
+            True,
+            "1.500 ms: CaskConvolution 100%; most in Conv_0 + Relu_1, 1.500 ms",
+        ),
+        "layers: silent": (False, "its library tells nothing of its layers"),
+        "layers: crashed": (False, "its process ended with -6"),
+    }
+    assert told[0].facts["operators"] == OPERATORS.to_object()
+
+
+def test_an_engine_that_is_no_plan_has_no_layers_to_tell() -> None:
+    """It says so in its process, and goes on."""
+    session = SessionOptions()
+    engine = part("engines:HeldEngine")(MODELS / "fp32.onnx", ArtifactKind.ONNX, session)
+    try:
+        assert not engine.tells_layers
+        assert engine.layers() is None
+        assert len(engine.burst(2).samples_ns) == 2
+    finally:
+        engine.close()
 
 
 @pytest.mark.parametrize(
