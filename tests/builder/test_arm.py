@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stoker_builder.accuracy.golden import GoldenSet
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.kernels import sysroot as sysroot_module
 from stoker_builder.kernels.emulation import Emulator
 from stoker_builder.kernels.isa import IsaRunner, host_isa
 from stoker_builder.kernels.processors import PROCESSORS, Processor, processor_for
@@ -161,6 +162,20 @@ def test_without_a_sysroot_the_reason_says_how_to_make_it() -> None:
     assert runner.certified_on is None
     assert find_sysroot() is None
     assert "stoker target emulate aarch64" in str(runner.unavailable) or "qemu" in str(
+        runner.unavailable
+    )
+
+
+def test_a_build_goes_on_with_an_onnx_runtime_of_unknown_origin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that was built here has no wheel for ARM of its version: that is a reason, no end."""
+    monkeypatch.setattr(sysroot_module, "_WHEELS", {"onnxruntime": ("no-such-package",)})
+
+    runner = IsaRunner(load_target("aarch64-dotprod").target)
+
+    assert runner.certified_on is None
+    assert "onnxruntime is not installed" in str(runner.unavailable) or "qemu" in str(
         runner.unavailable
     )
 

@@ -67,7 +67,9 @@ def test_what_went_to_an_accelerator_is_in_the_messages() -> None:
     assert found.words.endswith("2 on DLA")
 
 
-@pytest.mark.parametrize("said", ["", "no JSON", "{}", '{"Layers": ["only", "names"]}'])
+@pytest.mark.parametrize(
+    "said", ["", "no JSON", "{}", "[]", "null", '{"Layers": null}', '{"Layers": ["only", "names"]}']
+)
 def test_an_engine_that_tells_nothing_has_no_layers(said: str) -> None:
     """Which is not the same as none that multiplies."""
     assert layers_of(said) is None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import stoker_builder
+from stoker_builder.errors import BuildError
 from stoker_builder.kernels.processors import PROCESSORS, Processor, processor_for
 from stoker_builder.kernels.sysroot import PROGRAM, find_sysroot
 from stoker_contract.target import Arch, Target
@@ -79,7 +80,10 @@ def _processor(target: Target) -> Processor:
 
 
 def _in_sysroot(target: Target, name: str, path: str, processor: Processor) -> Emulated:
-    sysroot = find_sysroot()
+    try:
+        sysroot = find_sysroot()
+    except BuildError as error:  # a wheel of ONNX Runtime that nobody knows
+        raise NoEmulatorError(error.detail) from None
     if sysroot is None:
         msg = (
             f"target {target.name} is {target.arch}, which is not emulated yet; `stoker target "

@@ -85,6 +85,9 @@ def find_sysroot(folder: Path | None = None) -> Sysroot | None:
 
     Args:
         folder: where sysroots are; beside the results of builds when absent.
+
+    Raises:
+        BuildError: ``EMULATOR``; no package says which ONNX Runtime is installed.
     """
     found = _place(folder)
     return Sysroot(found) if found.is_dir() else None

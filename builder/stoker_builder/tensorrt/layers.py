@@ -65,7 +65,8 @@ def layers_of(inspected: str, said: Sequence[str] = ()) -> PlanLayers | None:
     except ValueError:
         return None
     # a plan without details has names for layers
-    layers = [one for one in told.get("Layers", ()) if isinstance(one, dict)]
+    named = told.get("Layers") if isinstance(told, dict) else None
+    layers = [one for one in named or () if isinstance(one, dict)]
     if not layers:
         return None
     kinds = [f"{one.get('LayerType', '')} {one.get('ParameterType', '')}".lower() for one in layers]
