@@ -130,6 +130,31 @@ def test_damaged_bytes_are_refused_by_the_client(service: Service, tmp_path: Pat
     assert not (tmp_path / "x.plan").exists()
 
 
+def test_what_a_disk_damaged_is_made_again(service: Service, tmp_path: Path) -> None:
+    """Who finds it gets nothing; a graph is then sent again, and a plan is built again."""
+    client = service.client()
+    client.put(written(tmp_path, ONNX))
+    client.put(written(tmp_path, PLAN))
+    grant = client.take(client.submit(job()).id, worker())
+    assert grant is not None
+    client.finish(grant, success())
+    for data in (ONNX, PLAN):
+        kept = service.store.blobs.path(blob(data).digest)
+        assert kept is not None
+        kept.write_bytes(b"x" * len(data))
+        with pytest.raises(BuildError) as error:
+            client.get(blob(data), tmp_path / "x")
+        refusal_of(BuildCode.BLOB_DAMAGED, error)
+
+    client.put(written(tmp_path, ONNX))
+    client.get(blob(ONNX), tmp_path / "x")
+
+    assert client.submit(job()).state is JobState.WAITING
+    with pytest.raises(BuildError) as error:
+        client.get(blob(PLAN), tmp_path / "x")
+    assert "are not here" in refusal_of(BuildCode.BLOB_DAMAGED, error)
+
+
 def test_a_full_disk_is_said_and_survived(short_disk: SmallDisk, tmp_path: Path) -> None:
     """Bytes and jobs are refused in words; with room again, the same service takes both."""
     store = JobStore(short_disk.path, time.monotonic)

@@ -76,6 +76,10 @@ class BlobStore:
         path = self.path(blob.digest)
         return path is not None and path.stat().st_size == blob.length
 
+    def drop(self, digest: str) -> None:
+        """Forget bytes that turned out not to be what their name says."""
+        (self._folder / digest).unlink(missing_ok=True)
+
     def put(self, blob: Blob, chunks: Iterable[bytes]) -> None:
         """Keep bytes. What is here already is read and compared all the same.
 

@@ -174,6 +174,12 @@ class JobOutcome(Document):
         """There is a plan, and somebody vouches for it."""
         return self.code is None and self.plan is not None and self.evidence is not None
 
+    @property
+    def fetched(self) -> tuple[Blob, ...]:
+        """What whoever asked for it needs."""
+        answers = None if self.evidence is None else self.evidence.answers
+        return tuple(blob for blob in (self.plan, answers) if blob is not None)
+
 
 class Attempt(Document):
     """Who speaks about a job: an older attempt is not listened to."""

@@ -2,7 +2,7 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from stoker_builder.errors import BuildCode, BuildError
@@ -139,12 +139,20 @@ def end(sql: Connection, row: Row, event: JobEvent, outcome: JobOutcome | None) 
     )
 
 
-def answer_from_cache(sql: Connection, row: Row, key: str) -> bool:
-    """End a waiting job with what was certified under a key, if anything was."""
+def answer_from_cache(sql: Connection, row: Row, key: str, has: Callable[[Blob], bool]) -> bool:
+    """End a waiting job with what was certified under a key, if anything was.
+
+    A result whose bytes the store no longer has is forgotten, and built again.
+    """
     found = sql.execute("SELECT outcome FROM results WHERE key = ?", (key,)).fetchone()
-    if found is not None:
-        end(sql, row, JobEvent.KNOWN, _outcome(found["outcome"]))
-    return found is not None
+    if found is None:
+        return False
+    outcome = _outcome(found["outcome"])
+    if not all(map(has, outcome.fetched)):
+        sql.execute("DELETE FROM results WHERE key = ?", (key,))
+        return False
+    end(sql, row, JobEvent.KNOWN, outcome)
+    return True
 
 
 def first_certified(sql: Connection, key: str, outcome: JobOutcome) -> JobOutcome:

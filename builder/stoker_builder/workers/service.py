@@ -15,6 +15,7 @@
 Whoever has the token may do all of it. What is refused is answered with a ``Refused`` document.
 """
 
+import hashlib
 import hmac
 import re
 import sqlite3
@@ -223,10 +224,14 @@ class _Handler(BaseHTTPRequestHandler):
             hint = "ask for the build again: what is missing is sent again"
             self._refuse(HTTPStatus.NOT_FOUND, detail, code=BuildCode.BLOB_DAMAGED, hint=hint)
             return
+        sent = hashlib.sha256()
         with path.open("rb") as file:
             self._head(HTTPStatus.OK, path.stat().st_size)
             while self.command == "GET" and (chunk := file.read(_CHUNK_BYTES)):
+                sent.update(chunk)
                 self.wfile.write(chunk)
+        if self.command == "GET" and sent.hexdigest() != digest:
+            self.at.store.blobs.drop(digest)  # so that who has the right ones sends them again
 
     def _send(self, document: Document | None) -> None:
         data = b"" if document is None else document.encode()

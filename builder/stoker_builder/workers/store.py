@@ -82,7 +82,9 @@ class JobStore:
             if row is None:
                 row = rows.insert(sql, job, self._clock())
                 for worker in rows.workers_of(sql, job.hardware_class):
-                    if rows.answer_from_cache(sql, row, worker.software.key_of(job)):
+                    if rows.answer_from_cache(
+                        sql, row, worker.software.key_of(job), self.blobs.has
+                    ):
                         break
             return rows.view(sql, row["id"], self._lately_s())
 
@@ -104,7 +106,7 @@ class JobStore:
                 if row["state"] == JobState.REFUSED:
                     return None
             if row["state"] == JobState.WAITING and rows.answer_from_cache(
-                sql, row, worker.software.key_of(job)
+                sql, row, worker.software.key_of(job), self.blobs.has
             ):
                 return None
             return Grant(
