@@ -133,9 +133,10 @@ class BuildRequest:
         _check(Version, self.version, "--version", "1.0.0, say")
         _check(PositiveInt, self.counter, "--counter", "a whole number that rises every time")
         _check(PositiveInt, self.cores, "--cores", "a whole number")
-        here = os.cpu_count() or 1
+        # an engine starts no more threads than that, and the manifest would claim them
+        here = len(os.sched_getaffinity(0))
         if self.cores > here:
-            detail = f"--cores is {self.cores}, and this machine has {here}"
+            detail = f"--cores is {self.cores}, and this machine has {here} for this process"
             hint = "how a model uses them is measured: build where there are as many"
             raise BuildError(BuildCode.BAD_REQUEST, detail, hint)
         within = "points between 0 and 100"

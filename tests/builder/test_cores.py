@@ -45,7 +45,7 @@ def test_the_manifest_says_how_the_cores_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever was measured to be best, of every artifact."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     monkeypatch.setattr(
         shipped, "measure_concurrency", lambda *_, **__: (use(1, 1, 3, 333), use(2, 2, 2, 900))
     )
@@ -93,6 +93,17 @@ def test_cores_that_are_not_here_can_not_be_measured(tmp_path: Path) -> None:
         request_for(tmp_path, cores=4096).check()
 
     assert refused.value.code is BuildCode.BAD_REQUEST
+
+
+def test_cores_that_this_process_may_not_use_can_not_be_measured(tmp_path: Path) -> None:
+    """In a container, say: with one core, a run of two threads would be one of one thread."""
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(mine)})
+    try:
+        with pytest.raises(BuildError, match="has 1 for this process"):
+            request_for(tmp_path, cores=2).check()
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 def test_a_smaller_device_starts_no_more_threads_than_it_has_cores() -> None:
