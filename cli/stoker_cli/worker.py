@@ -45,7 +45,7 @@ def worker(  # noqa: PLR0913  one parameter per option
     ] = False,
 ) -> None:
     """Build plans for the boards that are like this one, until SIGTERM or Ctrl-C."""
-    from stoker_builder.workers.describe import describe_worker  # noqa: PLC0415  --help should not pay for it
+    from stoker_builder.workers.describe import describe_worker, detect_software  # noqa: PLC0415  --help should not pay for it
 
     described = describe_worker(name, classes or ())
     if describe:
@@ -58,4 +58,5 @@ def worker(  # noqa: PLR0913  one parameter per option
 
     service, app_of_broker = open_service(builds, token_file, ca), make_app(broker)
     log_to_stderr()
-    sys.exit(run_worker(app_of_broker, Worker(service, described, scratch)))
+    builder = Worker(service, described, scratch, look=detect_software)
+    sys.exit(run_worker(app_of_broker, builder))

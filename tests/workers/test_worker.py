@@ -50,3 +50,19 @@ def test_a_worker_whose_disk_is_full_says_so(service: Service, tmp_path: Path) -
     assert view.outcome is not None
     assert view.outcome.code == BuildCode.EXHAUSTED
     assert "No space left" in view.outcome.detail
+
+
+def test_a_result_is_known_by_the_software_that_made_it(service: Service) -> None:
+    """Not by what the worker had when it was started: another power mode is another result."""
+    quiet, fast = (worker("orin-1", power_mode=mode) for mode in ("15W", "MAXN"))
+    keep(service.store, b"compile me")
+    waiting = service.store.submit(job(b"compile me"))
+    started = Worker(service.client(), quiet, compiler=COMPILER, look=lambda: fast.software)
+
+    started.work(waiting.id)
+
+    view = service.store.view(waiting.id)
+    assert view.outcome is not None
+    assert view.outcome.worker == fast
+    service.store.hear(quiet)
+    assert service.store.submit(job(b"compile me")).state is JobState.WAITING

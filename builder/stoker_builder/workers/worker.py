@@ -1,8 +1,8 @@
 """A worker from the moment that it hears of a job: take it, do it, say how it went."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,13 @@ from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.tensorrt.compiler import COMPILER
 from stoker_builder.workers.building import Bench, build
 from stoker_builder.workers.client import ServiceClient
-from stoker_builder.workers.documents import Blob, Grant, JobOutcome, WorkerDescription
+from stoker_builder.workers.documents import (
+    Blob,
+    Grant,
+    JobOutcome,
+    Software,
+    WorkerDescription,
+)
 from stoker_builder.workers.lease import Lease
 from stoker_builder.workers.limited import NotWantedError
 from stoker_builder.workers.proving import PROVER
@@ -29,6 +35,7 @@ class Worker:
         scratch: where the folders of jobs are made; None for the system's place.
         compiler: the compiling program.
         prover: the program that runs what was compiled.
+        look: says what the machine's software is now; None for what the description has.
     """
 
     client: ServiceClient
@@ -36,6 +43,7 @@ class Worker:
     scratch: Path | None = None
     compiler: Sequence[str] = COMPILER
     prover: Sequence[str] = PROVER
+    look: Callable[[], Software] | None = None
 
     def work(self, job_id: str) -> None:
         """Do a job, if it is still to be done.
@@ -44,8 +52,9 @@ class Worker:
             BuildError: ``BUILD_SERVICE``: nobody could be told. The job goes to somebody else when
                 its lease ends.
         """
+        now = self._now()
         try:
-            grant = self.client.take(job_id, self.description)
+            grant = self.client.take(job_id, now.description)
         except BuildError as error:
             if error.code is not BuildCode.JOB_STATE:
                 raise
@@ -56,7 +65,14 @@ class Worker:
             return
         log.info("worker.took", job=job_id, attempt=grant.number)
         with Lease(self.client, grant) as lease:
-            self._do(grant, lease)
+            now._do(grant, lease)  # noqa: SLF001  it is the same worker
+
+    def _now(self) -> "Worker":
+        """This worker after an upgrade or in another power mode: a result is known by both."""
+        if self.look is None:
+            return self
+        software = self.look()
+        return replace(self, description=self.description.model_copy(update={"software": software}))
 
     def _do(self, grant: Grant, lease: Lease) -> None:
         try:
