@@ -157,6 +157,7 @@ def test_a_cancelled_build_is_ended_where_it_runs(site: Site, tmp_path: Path) ->
 
 def test_the_same_question_is_built_once(site: Site) -> None:
     """The second time the answer is there at once; what was timed went along to the next build."""
+    site.ended(site.submit("compile before-me", ORIN))
     first = site.ended(site.submit("compile me", ORIN))
     again = site.submit("compile me", ORIN)
 
@@ -164,7 +165,7 @@ def test_the_same_question_is_built_once(site: Site) -> None:
     assert again.outcome == first.outcome
     assert first.outcome is not None
     assert first.outcome.timing_cache is not None
-    assert first.outcome.timing_cache.length % len(b"timed;") == 0
+    assert first.outcome.timing_cache.length >= len(b"timed;timed;")
 
 
 def test_damaged_bytes_are_not_built(site: Site) -> None:

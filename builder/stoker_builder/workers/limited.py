@@ -91,7 +91,7 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 def _check(pid: int, deadline_s: float, seconds: float, limit_bytes: int) -> None:
     if time.monotonic() > deadline_s:
         detail = f"it was not done within {seconds:g} s"
-        hint = "give it more time (--limit-s), a lower optimisation level or a smaller profile"
+        hint = "compile it on a faster worker, with a lower optimisation level or a smaller profile"
         raise BuildError(BuildCode.EXHAUSTED, detail, hint)
     used = _resident_bytes(pid)
     if used > limit_bytes:
