@@ -1,10 +1,12 @@
 """Quantising in several processes: the same files, and a failure is that of one file."""
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from stoker_builder.candidates import crew
@@ -77,6 +79,35 @@ def test_what_can_not_be_made_is_no_reason_to_end(
     assert failure.code is BuildCode.QUANTISE
     assert "int8-perchannel" in failure.detail
     assert set(told.values()) == {None}
+
+
+def test_a_process_that_dies_costs_one_file(
+    tmp_path: Path, tiny_onnx: Path, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed by the system, say: its file is told of, and another process makes the rest."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(crew, "SMALL_BYTES", 0)
+    first, *others = orders_in(tmp_path / "orders", tiny_onnx, part)
+    deadly = tmp_path / "pipe"
+    os.mkfifo(deadly)  # whoever reads it waits until it is killed
+    told: dict[str, BuildError | None] = {}
+    killed = threading.Event()
+
+    def done(order: Order, failure: BuildError | None) -> None:
+        told[order.recipe.name] = failure
+        if not killed.is_set() and len(told) == len(others):
+            killed.set()
+            for process in psutil.Process().children():
+                if "quantise_child" in " ".join(process.cmdline()):
+                    process.kill()
+
+    carry_out_all([replace(first, means=deadly), *others], done)
+
+    failure = told.pop("int8-perchannel")
+    assert failure is not None
+    assert "ended with -9" in failure.detail
+    assert set(told.values()) == {None}
+    assert all(order.path.exists() for order in others)
 
 
 def test_an_order_survives_its_journey(tmp_path: Path) -> None:

@@ -29,8 +29,7 @@ def carry_out_all(orders: Sequence[Order], done: Done) -> None:
         orders: what to make.
         done: called after each, in any order but one at a time, with what went wrong.
 
-    Raises:
-        BuildError: a process ended unexpectedly.
+    A process that dies, of too little memory say, is the end of one file and not of the others.
     """
     large = [order for order in orders if order.model.stat().st_size >= SMALL_BYTES]
     processes = min(os.cpu_count() or 1, MAX_PROCESSES, len(large))
@@ -88,11 +87,7 @@ class _Child:
         end_child(self._process)
 
     def carry_out(self, order: Order) -> BuildError | None:
-        """Have a file made; what went wrong with it.
-
-        Raises:
-            BuildError: the process is gone.
-        """
+        """Have a file made; what went wrong with it."""
         try:
             _pipe(self._process.stdin).write(order.encode().encode() + b"\n")
             _pipe(self._process.stdin).flush()
@@ -100,12 +95,24 @@ class _Child:
         except BrokenPipeError:
             line = b""
         if not line:
-            code = self._process.wait()
+            end_child(self._process)
+            code = self._process.returncode
+            self._process = _started()
             detail = f"{order.recipe.name}: the process that quantises ended with {code}"
             hint = "is there enough memory? build with --precision fp32 otherwise"
-            raise BuildError(BuildCode.QUANTISE, detail, hint)
+            return BuildError(BuildCode.QUANTISE, detail, hint)
         told = json.loads(line)
         return BuildError(BuildCode(told["code"]), told["detail"], told["hint"]) if told else None
+
+
+def _started() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stoker_builder.candidates.quantise_child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
