@@ -10,6 +10,7 @@ import pytest
 from stoker_builder.bench import BuildResult
 from stoker_builder.pipeline import build
 from stoker_builder.progress import Silence
+from support.shared import once
 from support.tiny_build import EVERYTHING, exported, request_for
 
 
@@ -36,17 +37,21 @@ def no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the build below left its traces."""
-    return tmp_path_factory.mktemp("traces")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    """The tiny model, through the whole pipeline from PyTorch."""
+    return once(tmp_path_factory, "built", _build)
+
+
+def _build(folder: Path) -> BuildResult:
+    output, traces = folder / "releases" / "release", folder / "traces"
+    traces.mkdir()
+    return build(request_for(output, baselines=True, profile=traces, **EVERYTHING), Silence())
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, traces: Path) -> BuildResult:
-    """The tiny model, through the whole pipeline from PyTorch."""
-    folder = tmp_path_factory.mktemp("built")
-    request = request_for(folder / "release", baselines=True, profile=traces, **EVERYTHING)
-    return build(request, Silence())
+def traces(built: BuildResult) -> Path:
+    """Where that build left its traces."""
+    return built.output.parents[1] / "traces"
 
 
 @pytest.fixture(scope="session")
