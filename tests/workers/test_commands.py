@@ -6,15 +6,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from stoker_builder.workers.client import ServiceClient
 from stoker_builder.workers.documents import JobOutcome
+from stoker_builder.workers.states import JobState
+from stoker_builder.workers.worker import Worker
 from stoker_cli.main import run
+from support import stand_in_compiler
 from support.build_jobs import ONNX, ORIN, THOR, job, keep, worker
 from support.build_service import TOKEN, Service
+from support.mosquitto import free_port
 from support.waiting import wait_until
 
 
@@ -99,43 +106,70 @@ def test_a_broker_that_is_none_is_refused_at_once(
     assert not (tmp_path / "jobs").exists()
 
 
-@pytest.fixture
-def serving(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+@contextmanager
+def serving(folder: Path, port: int = 0) -> Iterator["subprocess.Popen[str]"]:
     """``stoker builds serve`` with a broker that is not there."""
-    command = [sys.executable, "-m", "stoker_cli.main", "builds", "serve", "--port", "0"]
-    command += ["--broker", "redis://127.0.0.1:9/0", "--token-file", str(tmp_path / "token")]
+    command = [sys.executable, "-m", "stoker_cli.main", "builds", "serve", "--port", str(port)]
+    command += ["--broker", "redis://127.0.0.1:9/0", "--token-file", str(folder / "token")]
     process = subprocess.Popen(
-        [*command, "--folder", str(tmp_path / "jobs")],
+        [*command, "--folder", str(folder / "jobs")],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    yield process
-    process.kill()
-    process.wait()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def client_of(process: "subprocess.Popen[str]", folder: Path) -> ServiceClient:
+    """Somebody who talks to it, once it says where it is."""
     assert process.stdout is not None
-    process.stdout.close()
-
-
-def test_a_service_runs_without_its_broker_and_ends_in_order(
-    serving: "subprocess.Popen[str]", tmp_path: Path
-) -> None:
-    """It makes a token that only its owner reads, takes jobs, and keeps them until one is there."""
-    assert serving.stdout is not None
-    lines = iter(serving.stdout.readline, "")
+    lines = iter(process.stdout.readline, "")
     url = next(line.split()[-1] for line in lines if line.startswith("Serving"))
-    token = tmp_path / "token"
-    assert token.stat().st_mode & 0o077 == 0
-    client = ServiceClient(url, token.read_text().strip())
-    (tmp_path / "x.onnx").write_bytes(ONNX)
-    client.put(tmp_path / "x.onnx")
-    waiting = client.submit(job())
+    return ServiceClient(url, (folder / "token").read_text().strip())
 
-    serving.send_signal(signal.SIGTERM)
 
-    wait_until(lambda: serving.poll() is not None, 20.0, "the service ends")
-    assert serving.returncode == 0
+def test_a_service_runs_without_its_broker_and_ends_in_order(tmp_path: Path) -> None:
+    """It makes a token that only its owner reads, takes jobs, and keeps them until one is there."""
+    with serving(tmp_path) as process:
+        client = client_of(process, tmp_path)
+        assert (tmp_path / "token").stat().st_mode & 0o077 == 0
+        (tmp_path / "x.onnx").write_bytes(ONNX)
+        client.put(tmp_path / "x.onnx")
+        waiting = client.submit(job())
+
+        process.send_signal(signal.SIGTERM)
+
+        wait_until(lambda: process.poll() is not None, 20.0, "the service ends")
+        assert process.returncode == 0
     assert waiting.state == "waiting"
+
+
+def test_what_was_built_while_the_service_was_away_is_not_lost(tmp_path: Path) -> None:
+    """Killed and started again while a worker compiles: the plan arrives, at the first attempt."""
+    graph, port = f"await {tmp_path}".encode(), free_port()
+    compiler = (sys.executable, stand_in_compiler.__file__)
+    (tmp_path / "x.onnx").write_bytes(graph)
+    with ThreadPoolExecutor(1) as pool, capture_logs() as said:
+        with serving(tmp_path, port) as process:
+            client = client_of(process, tmp_path)
+            client.put(tmp_path / "x.onnx")
+            asked = client.submit(job(graph))
+            work = pool.submit(Worker(client, worker(), compiler=compiler).work, asked.id)
+            wait_until((tmp_path / "here").exists, 30.0, "the compiler is at it")
+        (tmp_path / "go").touch()
+        wait_until(lambda: "worker.says_it_again" in {one["event"] for one in said}, 30.0)
+        with serving(tmp_path, port) as process:
+            client = client_of(process, tmp_path)
+            work.result(timeout=60.0)
+            ended = client.view(asked.id)
+
+    assert (ended.state, ended.attempts) == (JobState.DONE, 1)
 
 
 def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

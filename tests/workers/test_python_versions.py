@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import onnx
@@ -16,16 +15,11 @@ from stoker_builder.workers.documents import JobView
 from stoker_builder.workers.states import JobState
 from support.build_jobs import job
 from support.build_site import Site, running_site
-from support.environments import environment, python_3_10
+from support.environments import plan_builder, python_3_10
 from support.small_cnn import small_cnn
 
 pytestmark = [pytest.mark.rtx, pytest.mark.slow, pytest.mark.timeout(600)]
 
-RTX = ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs")
-REQUIREMENTS = (
-    *("celery[redis]>=5.5", "numpy>=1.26", "psutil>=6", "pydantic>=2.9", "structlog>=24.4"),
-    *("tomli>=2", "typing-extensions>=4.12", "urllib3>=2.2"),
-)
 OLD, NEW = "rtx-sm89", "rtx-sm86"
 
 
@@ -35,8 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     python = python_3_10()
     if python is None:
         pytest.skip("there is no Python 3.10 with the venv module on this machine")
-    pinned = [f"{name}=={metadata.version(name)}" for name in RTX]
-    oldest = environment("python3.10-worker", [*REQUIREMENTS, *pinned], python)
+    oldest = plan_builder(python)
     with running_site(tmp_path_factory.mktemp("site")) as running:
         running.start("old", OLD, python=str(oldest), stand_in=False)
         running.start("new", NEW, stand_in=False)

@@ -1,10 +1,11 @@
 """A worker from the moment that it hears of a job: take it, do it, say how it went."""
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -22,6 +23,11 @@ from stoker_builder.workers.documents import (
 from stoker_builder.workers.lease import Lease
 from stoker_builder.workers.limited import NotWantedError
 from stoker_builder.workers.proving import PROVER
+
+# a service that is started anew grants all leases anew: what was built is not lost with it
+PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+
+_Heard = TypeVar("_Heard")
 
 log: Final = structlog.get_logger("stoker.worker")
 
@@ -81,7 +87,7 @@ class Worker:
             log.info("worker.lost", job=grant.id, attempt=grant.number)
             return
         try:
-            self.client.finish(grant, outcome)
+            _until_heard(lambda: self.client.finish(grant, outcome), lease)
         except BuildError as error:
             if error.code is not BuildCode.JOB_STATE:
                 raise
@@ -100,7 +106,7 @@ class Worker:
                     compiler=self.compiler,
                     prover=self.prover,
                 )
-                return self._built(grant, bench)
+                return self._built(grant, lease, bench)
         except BuildError as error:
             if error.code is BuildCode.BUILD_SERVICE:
                 raise
@@ -110,7 +116,7 @@ class Worker:
             hint = "make room on the worker, or give it another --scratch"
             return JobOutcome(code=BuildCode.EXHAUSTED, detail=detail, hint=hint)
 
-    def _built(self, grant: Grant, bench: Bench) -> JobOutcome:
+    def _built(self, grant: Grant, lease: Lease, bench: Bench) -> JobOutcome:
         """Fetch what is needed, build, and send what came out."""
         job, client = grant.job, self.client
         client.get(job.onnx, bench.onnx)
@@ -119,13 +125,30 @@ class Worker:
         if grant.timing_cache is not None:
             _fetch_timing(client, grant.timing_cache, bench.timing_cache)
         evidence = build(job, bench)
-        if evidence.answers is not None:
-            client.put(bench.answers)
-        return JobOutcome(
-            plan=client.put(bench.plan),
-            timing_cache=_sent(client, bench.timing_cache),
-            evidence=evidence,
-        )
+
+        def send() -> JobOutcome:
+            if evidence.answers is not None:
+                client.put(bench.answers)
+            return JobOutcome(
+                plan=client.put(bench.plan),
+                timing_cache=_sent(client, bench.timing_cache),
+                evidence=evidence,
+            )
+
+        return _until_heard(send, lease)
+
+
+def _until_heard(say: Callable[[], _Heard], lease: Lease) -> _Heard:
+    """Say what may have taken hours to find out, again and again while the service is away."""
+    for pause_s in PAUSES_S:
+        try:
+            return say()
+        except BuildError as error:
+            if error.code is not BuildCode.BUILD_SERVICE or not lease.holds():
+                raise
+            log.warning("worker.says_it_again", detail=error.detail, in_s=pause_s)
+        time.sleep(pause_s)
+    return say()
 
 
 def _fetch_timing(client: ServiceClient, blob: Blob, path: Path) -> None:
