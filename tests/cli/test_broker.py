@@ -65,7 +65,7 @@ def test_what_is_retained_reaches_a_later_client(broker: Broker) -> None:
     sender.publish("stoker/v1/demo/edge-1/desired", b"generation 1")
     receiver = Client(broker, MQTTProtocolVersion.MQTTv311)
     receiver.subscribe("stoker/v1/demo/+/desired")
-    assert receiver.received.get(timeout=10) == b"generation 1"
+    assert receiver.received.get(timeout=30) == b"generation 1"
     sender.close()
     receiver.close()
 
@@ -83,7 +83,7 @@ def test_what_is_retained_survives_a_kill(tmp_path: Path) -> None:
         broker.start()
         receiver = Client(broker, MQTTProtocolVersion.MQTTv5)
         receiver.subscribe("stoker/v1/demo/edge-1/desired")
-        assert receiver.received.get(timeout=10) == b"generation 1"
+        assert receiver.received.get(timeout=30) == b"generation 1"
         receiver.close()
 
 
@@ -111,7 +111,7 @@ def test_a_device_reaches_no_topic_of_another(closed_broker: Broker) -> None:
     device.publish("stoker/v1/demo/edge-2/reported", b"a lie")
     device.publish("stoker/v1/demo/edge-1/desired", b"a wish")
     device.publish("stoker/v1/demo/edge-1/reported", b"the truth")
-    received = {controller.received.get(timeout=10) for _ in range(2)}
+    received = {controller.received.get(timeout=30) for _ in range(2)}
     assert received == {b"for edge-1", b"the truth"}
     assert other.received.empty()
     for client in (controller, device, other):

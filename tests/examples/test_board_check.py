@@ -38,7 +38,7 @@ def test_it_runs_through_and_says_what_is_missing(tmp_path: Path) -> None:
         env={**os.environ, "STOKER_BOARD_PYTHON": sys.executable},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )
 

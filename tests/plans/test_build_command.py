@@ -21,7 +21,7 @@ FAST = [
 def stoker_build(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     command = [sys.executable, "-m", "stoker_cli.main", "build", *FAST, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_a_release_for_a_gpu_has_a_plan_and_what_runs_without_one(tmp_path: Path) -> None:

@@ -316,7 +316,7 @@ class EdgeDevice:
         """The final status events of a deployment: one, if all is well."""
         return [event for event in self.events(deployment_id) if event.final]
 
-    async def ended(self, deployment_id: str, timeout_s: float = 15.0) -> StatusEvent:
+    async def ended(self, deployment_id: str, timeout_s: float = 45.0) -> StatusEvent:
         """Wait for the final status."""
         await eventually(lambda: self.finals(deployment_id), f"end of {deployment_id}", timeout_s)
         return self.finals(deployment_id)[0]

@@ -132,7 +132,7 @@ class FleetSite:
         with self.store.transaction() as session:
             return rollouts.view(session, rollout_id)
 
-    def wait_until_over(self, rollout_id: str, timeout_s: float = 20) -> RolloutView:
+    def wait_until_over(self, rollout_id: str, timeout_s: float = 60) -> RolloutView:
         """Wait until every device of a rollout is final."""
         wait_until(
             lambda: state_of(self.rollout(rollout_id).devices) is not RolloutState.RUNNING,

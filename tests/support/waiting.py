@@ -7,7 +7,7 @@ from collections.abc import Callable
 POLL_S = 0.01
 
 
-def wait_until(predicate: Callable[[], object], timeout_s: float = 10.0, what: str = "") -> None:
+def wait_until(predicate: Callable[[], object], timeout_s: float = 30.0, what: str = "") -> None:
     """Return once ``predicate`` holds.
 
     Raises:
@@ -21,7 +21,7 @@ def wait_until(predicate: Callable[[], object], timeout_s: float = 10.0, what: s
         time.sleep(POLL_S)
 
 
-async def eventually(predicate: Callable[[], object], what: str, timeout_s: float = 15.0) -> None:
+async def eventually(predicate: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
     """As :func:`wait_until`, without stopping the event loop."""
     deadline_s = time.monotonic() + timeout_s
     while not predicate():

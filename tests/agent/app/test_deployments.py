@@ -289,7 +289,7 @@ def test_a_newer_generation_supersedes_before_the_swap(tell: Callable[[Story], N
         first, second = (publish(device.repository.root, f"{n}.0.0") for n in (1, 2))
         warming = server.hold(Op.WARM)
         await device.receive(want(first, generation=1))
-        await asyncio.wait_for(warming.wait(), 10)
+        await asyncio.wait_for(warming.wait(), 45)
         await device.receive(want(second, generation=2))
 
         assert (await device.ended("d-1")).outcome is Outcome.SUPERSEDED
@@ -309,7 +309,7 @@ def test_a_newer_generation_waits_for_the_verdict_after_the_swap(
         releases = [publish(device.repository.root, f"{n}.0.0") for n in (1, 2, 3)]
         observing = server.hold(Op.OBSERVE)
         await device.receive(want(releases[0], generation=1))
-        await asyncio.wait_for(observing.wait(), 10)
+        await asyncio.wait_for(observing.wait(), 45)
         await device.receive(want(releases[1], generation=2))
         await device.receive(want(releases[2], generation=3))
         server.let_go(Op.OBSERVE)

@@ -102,7 +102,7 @@ def test_a_verdict_that_can_not_be_written_is_carried_out(
     async def story(device: EdgeDevice, server: FakeServerControl) -> None:
         observing = server.hold(Op.OBSERVE)
         await device.receive(want(publish(device.repository.root, "3.0.0"), generation=3))
-        await asyncio.wait_for(observing.wait(), 15)
+        await asyncio.wait_for(observing.wait(), 45)
         fill(disk, device, reserve=False)
         server.errors = 9
         server.let_go(Op.OBSERVE)

@@ -90,7 +90,7 @@ class Bench:
         async with device.running():
             release = publish(self.repository.root, version)
             await device.receive(want(release, generation=generation))
-            await asyncio.wait_for(effects.reached.wait(), 15)
+            await asyncio.wait_for(effects.reached.wait(), 45)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_the_second_power_cut_on_probation_rolls_back(bench: Bench) -> None:
         effects = CutEffects(device.deployer.effects, Effect.OBSERVE, after=False)
         device.deployer.effects = effects  # type: ignore[assignment]
         async with device.running():
-            await asyncio.wait_for(effects.reached.wait(), 15)
+            await asyncio.wait_for(effects.reached.wait(), 45)
         bench.server.restart()
         async with bench.life().running() as last:
             final = await last.ended("d-2")
@@ -223,9 +223,9 @@ def test_a_newer_generation_that_waited_is_installed_after_a_power_cut(bench: Be
         warming = bench.server.hold(Op.WARM)
         async with device.running():
             await device.receive(want(publish(bench.repository.root, "2.0.0"), generation=2))
-            await asyncio.wait_for(warming.wait(), 15)
+            await asyncio.wait_for(warming.wait(), 45)
             await device.receive(want(publish(bench.repository.root, "3.0.0"), generation=3))
-            await asyncio.wait_for(effects.reached.wait(), 15)
+            await asyncio.wait_for(effects.reached.wait(), 45)
         bench.server.let_go(Op.WARM)
         async with bench.life().running() as last:
             assert (await last.ended("d-3")).outcome is Outcome.SUCCEEDED
@@ -244,13 +244,13 @@ def test_a_newer_generation_leaves_nothing_unproven_serving(bench: Bench) -> Non
         device.deployer.effects = effects  # type: ignore[assignment]
         async with device.running():
             await device.receive(want(publish(bench.repository.root, "2.0.0"), generation=2))
-            await asyncio.wait_for(effects.reached.wait(), 15)
+            await asyncio.wait_for(effects.reached.wait(), 45)
             assert bench.server.serves(SLOT) == "tiny/2.0.0"
             await device.receive(want(publish(bench.repository.root, "1.0.0"), generation=3))
         restoring = bench.server.hold(Op.RESTORE)
         bench.server.hold(Op.LOAD)
         async with bench.life().running() as last:
-            await asyncio.wait_for(restoring.wait(), 15)
+            await asyncio.wait_for(restoring.wait(), 45)
             bench.server.let_go(Op.RESTORE)
             assert (await last.ended("d-3")).outcome is Outcome.NOOP
             assert [e.outcome for e in last.finals("d-2")] == [Outcome.SUPERSEDED]
@@ -285,7 +285,7 @@ def test_a_server_that_restarts_costs_an_attempt(bench: Bench, op: Op) -> None:
         async with bench.life().running() as device:
             asked = bench.server.hold(op)
             await device.receive(want(publish(bench.repository.root, "2.0.0"), generation=2))
-            await asyncio.wait_for(asked.wait(), 15)
+            await asyncio.wait_for(asked.wait(), 45)
             bench.server.up = False
             bench.server.let_go(op)
             await asyncio.sleep(0)
@@ -321,7 +321,7 @@ def test_a_connection_lost_on_probation_is_no_verdict(bench: Bench) -> None:
         async with bench.life().running() as device:
             asked = bench.server.hold(Op.OBSERVE)
             await device.receive(want(publish(bench.repository.root, "2.0.0"), generation=2))
-            await asyncio.wait_for(asked.wait(), 15)
+            await asyncio.wait_for(asked.wait(), 45)
             bench.server.up = False
             bench.server.let_go(Op.OBSERVE)
             polls = bench.server.polls
@@ -354,7 +354,7 @@ def test_a_server_that_stays_away_on_probation_is_not_waited_for_for_ever(bench:
             release = publish(bench.repository.root, "2.0.0")
             policy = Policy(deadline_s=1.0)
             await device.receive(want(release, generation=2, policy=policy))
-            await asyncio.wait_for(asked.wait(), 15)
+            await asyncio.wait_for(asked.wait(), 45)
             bench.server.up = False  # as one that hangs: it comes back as it was
             bench.server.let_go(Op.OBSERVE)
             final = await device.ended("d-2")

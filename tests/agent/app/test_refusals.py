@@ -202,7 +202,7 @@ def test_a_hold_stops_an_update_before_the_swap(tell: Callable[[Story], None], o
     async def story(device: EdgeDevice, server: FakeServerControl) -> None:
         asked = server.hold(op)
         await device.receive(want(publish(device.repository.root, "2.0.0"), generation=2))
-        await asyncio.wait_for(asked.wait(), 15)
+        await asyncio.wait_for(asked.wait(), 45)
         device.journal.set_held(held=True)
         device.deployer.kick()
         await eventually(lambda: _phase(device) is Phase.STAGED, "it waits")
@@ -279,7 +279,7 @@ def test_a_rollback_on_the_device_ends_probation(tell: Callable[[Story], None]) 
     async def story(device: EdgeDevice, server: FakeServerControl) -> None:
         asked = server.hold(Op.OBSERVE)
         await device.receive(want(publish(device.repository.root, "2.0.0"), generation=2))
-        await asyncio.wait_for(asked.wait(), 15)
+        await asyncio.wait_for(asked.wait(), 45)
         device.deployer.want_rollback()
         final = await device.ended("d-2")
         server.let_go(Op.OBSERVE)
