@@ -92,7 +92,7 @@ class Bench:
         began = time.monotonic()
         with progress.stage(title, total) as stage:
             yield stage
-        self.seconds[title] = time.monotonic() - began
+        self.seconds[title] = self.seconds.get(title, 0.0) + time.monotonic() - began
 
     def candidates(self, target: TargetSpec) -> tuple[Candidate, ...]:
         """The candidates for a target, in its order, that this machine has a runtime for."""

@@ -7,7 +7,12 @@ from stoker_builder.accuracy.certify import Judged, judge, reference_accuracy
 from stoker_builder.accuracy.evaluate import Answers
 from stoker_builder.accuracy.risk import Risk
 from stoker_builder.bench import Bench
-from stoker_builder.candidates.audit import MIN_QUANTISED_SHARE, MIN_SHARE_AT_ALL, Audit
+from stoker_builder.candidates.audit import (
+    MIN_QUANTISED_SHARE,
+    MIN_SHARE_AT_ALL,
+    Audit,
+    too_little,
+)
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.kernels.places import Place, Way, cap_for, native
 from stoker_builder.latency.candidates import Timings
@@ -131,7 +136,7 @@ def _row(bench: Bench, target: TargetSpec, candidate: Candidate, place: Place) -
 
 def _why_not_fused(found: Audit) -> str:
     if found.left_macs and found.share < MIN_SHARE_AT_ALL:
-        return f"what it quantises is only {found.share:.1%} of all multiplications"
+        return too_little(found.share)
     nodes = [node.name for node in found.float_nodes] + list(found.uncounted)
     more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""  # noqa: PLR2004  a line's worth
     return (

@@ -9,7 +9,7 @@ from stoker_builder import trials
 from stoker_builder.accuracy.evaluate import metric_of
 from stoker_builder.bench import Bench, BuildResult
 from stoker_builder.cache import Cache
-from stoker_builder.candidates.making import audit_candidates, make_files
+from stoker_builder.candidates.making import audit_candidates, audit_reference, make_files
 from stoker_builder.candidates.recipes import FP32
 from stoker_builder.data import load_data, read
 from stoker_builder.errors import BuildCode, BuildError
@@ -45,6 +45,7 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
     executors = open_executors(request.builds)
     with tempfile.TemporaryDirectory(prefix="stoker-build-") as folder:
         bench = _prepare(request, targets, Path(folder), progress)
+        audit_reference(bench, progress)
         make_files(bench, progress)
         audit_candidates(bench, progress)
         trials.screen(bench, progress)

@@ -1,5 +1,6 @@
 """The fusion audit: what stayed in floating point is found and named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from stoker_builder.candidates.audit import Audit, FloatNode, Kernel, audit, count, kernels_of
 from stoker_builder.candidates.openvino_audit import audit_openvino
 from stoker_builder.candidates.quantise import Quantiser
-from stoker_builder.candidates.recipes import RECIPES
+from stoker_builder.candidates.recipes import MULTIPLYING, PRODUCTS, RECIPES
 from stoker_builder.data import load_data
 from stoker_builder.kernels.isa import VNNI, host_isa
 from stoker_builder.split import split
@@ -51,6 +52,17 @@ def test_every_multiplication_is_counted(tiny_onnx: Path, tmp_path: Path) -> Non
     assert found.float_macs == MACS
     assert found.quantised_macs == 0
     assert not found.uncounted
+
+
+def test_it_is_known_before_how_little_a_recipe_would_quantise(
+    tiny_onnx: Path, tmp_path: Path
+) -> None:
+    """Matrix products are next to nothing in a convolution net: nobody has to try."""
+    found = audit(tiny_onnx, EXAMPLE, tmp_path)
+
+    assert found.share_of(PRODUCTS) == 128 * 4 / MACS
+    assert found.share_of(MULTIPLYING) == 1.0
+    assert replace(found, uncounted=("MatMul x",)).share_of(PRODUCTS) == 1.0, "who knows"
 
 
 def test_a_fused_file_has_none_left(quantised: dict[str, Path], tmp_path: Path) -> None:

@@ -112,6 +112,13 @@ class Audit:
         left = self.float_macs - sum(node.macs for node in kept)
         return replace(self, float_nodes=kept, uncounted=uncounted, left_macs=left)
 
+    def share_of(self, operators: Collection[str]) -> float:
+        """How much of it, at most, a recipe for some operators can turn into integers."""
+        if self.uncounted:
+            return 1.0
+        meant = sum(n.macs for n in self.float_nodes if _is_one_of(n.name, operators))
+        return meant / self.float_macs if self.float_macs else 0.0
+
     def beside(self, other: "Audit") -> "Audit":
         """The same for a file that leaves more in floating point than another, on purpose."""
         known = {node.name for node in other.float_nodes}
@@ -127,6 +134,11 @@ class Audit:
             float_ops=tuple(name[:256] for name in names[:_MAX_NAMES]),
             transposes_added=max(0, self.transposes - (before.transposes if before else 0)),
         )
+
+
+def too_little(share: float) -> str:
+    """Why a file is not looked at any further."""
+    return f"what it quantises is only {share:.1%} of all multiplications"
 
 
 def _is_one_of(name: str, operators: Collection[str]) -> bool:

@@ -1,12 +1,13 @@
 """From recipes to files, and what each runtime makes of each file."""
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from stoker_builder.bench import Bench
 from stoker_builder.cache import digest_of_file
-from stoker_builder.candidates.audit import Audit, audit
+from stoker_builder.candidates.audit import MIN_SHARE_AT_ALL, Audit, audit, too_little
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import FP32, GIVEN, RECIPES
 from stoker_builder.data import Sample, content_digest
@@ -17,20 +18,31 @@ from stoker_contract.target import Arch, Runtime
 
 
 def make_files(bench: Bench, progress: Progress) -> None:
-    """Follow every recipe of every target; one that fails is remembered with its reason."""
+    """Follow every recipe of every target; one that fails is remembered with its reason.
+
+    What the reference was found to do must be in the audits: a recipe that would leave nearly
+    all of it as it is is not followed.
+    """
     if not bench.searched:
         return
     if bench.source.prequantised is not None:
         bench.files[GIVEN] = bench.source.prequantised.path
-    present = operators_in(bench.source.path)
     names = []
     for name in dict.fromkeys(name for target in bench.targets for name in target.recipes):
-        wanted = RECIPES[name].operators
-        if wanted is None or present & set(wanted):
-            names.append(name)
+        if reason := _not_worth_making(bench, RECIPES[name].operators):
+            bench.failures[name] = reason
         else:
-            bench.failures[name] = f"the model has no {' or '.join(wanted)} to quantise"
+            names.append(name)
     _quantise(bench, names, progress)
+
+
+def _not_worth_making(bench: Bench, wanted: Collection[str] | None) -> str:
+    if wanted is None:
+        return ""
+    if not operators_in(bench.source.path) & set(wanted):
+        return f"the model has no {' or '.join(wanted)} to quantise"
+    share = bench.audits[REFERENCE.name].share_of(wanted)
+    return "" if share >= MIN_SHARE_AT_ALL else too_little(share)
 
 
 def _quantise(bench: Bench, names: list[str], progress: Progress) -> None:
@@ -96,12 +108,20 @@ def operators_in(path: Path) -> frozenset[str]:
     )
 
 
-def audit_candidates(bench: Bench, progress: Progress) -> None:
-    """Have each runtime open each file, and count what it runs in integers.
+def audit_reference(bench: Bench, progress: Progress) -> None:
+    """Have ONNX Runtime open FP32, which everything else is compared with.
 
     Raises:
-        BuildError: FP32 in ONNX Runtime can not be run.
+        BuildError: it can not be run.
     """
+    with bench.stage(progress, "audit what was fused", 1) as stage:
+        bench.audits[REFERENCE.name] = _audit(bench, REFERENCE, None)
+        _try_out(bench, REFERENCE)
+        stage.advance()
+
+
+def audit_candidates(bench: Bench, progress: Progress) -> None:
+    """Have each runtime open each file that it did not, and count what it runs in integers."""
     wanted = {
         bench.audit_name(c, target.arch): (c, target.arch)
         for target in bench.targets
@@ -112,9 +132,8 @@ def audit_candidates(bench: Bench, progress: Progress) -> None:
         for name, (c, arch) in wanted.items()
         if c.recipe in bench.files and not {name, c.recipe} & {*bench.audits, *bench.failures}
     }
-    if REFERENCE.name in bench.audits and not todo:
+    if not todo:
         return
-    todo = {REFERENCE.name: (REFERENCE, None), **todo}
     with bench.stage(progress, "audit what was fused", len(todo)) as stage:
         for name, (candidate, arch) in todo.items():
             try:
@@ -123,9 +142,7 @@ def audit_candidates(bench: Bench, progress: Progress) -> None:
                     _try_out(bench, candidate)
                 bench.audits[name] = found
             except BuildError as error:
-                # a candidate that can not be run is one that lost; FP32 has to run
-                if candidate == REFERENCE:
-                    raise
+                # a candidate that can not be run is one that lost
                 bench.failures[name] = error.detail
             stage.advance()
 
