@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from stoker_cli.broker.ports import free_port
 from support.waiting import wait_until
 
 DAY = dt.timedelta(days=1)
@@ -92,14 +93,6 @@ def _write(
         serialization.NoEncryption(),
     )
     (folder / f"{name}.key").write_bytes(pem)
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def listens(port: int) -> bool:

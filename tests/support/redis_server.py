@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.mosquitto import free_port, listens
+from stoker_cli.broker.ports import free_port
+from support.mosquitto import listens
 from support.waiting import wait_until
 
 

@@ -17,11 +17,11 @@ from stoker_builder.workers.client import ServiceClient
 from stoker_builder.workers.documents import JobOutcome
 from stoker_builder.workers.states import JobState
 from stoker_builder.workers.worker import Worker
+from stoker_cli.broker.ports import free_port
 from stoker_cli.main import run
 from support import stand_in_compiler
 from support.build_jobs import ONNX, ORIN, THOR, job, keep, worker
 from support.build_service import TOKEN, Service
-from support.mosquitto import free_port
 from support.waiting import wait_until
 
 

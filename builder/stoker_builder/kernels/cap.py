@@ -119,7 +119,9 @@ def _runtime() -> Path:
 
 
 def _patched_copy(folder: Path) -> None:
-    copy = shutil.copytree(_runtime().parents[1], folder / "onnxruntime")
+    # another process may be writing what Python compiles just now
+    compiled = shutil.ignore_patterns("__pycache__")
+    copy = shutil.copytree(_runtime().parents[1], folder / "onnxruntime", ignore=compiled)
     changed = sum(_patch(binary) for binary in sorted(copy.glob("capi/*.so*")))
     if changed == 0:
         msg = "no cpuid instruction was found in ONNX Runtime"

@@ -1,16 +1,22 @@
 """Free ports, and whether somebody listens on one."""
 
+import contextlib
+import random
 import socket
 from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
+_PORTS: Final = range(10_000, 32_768)  # Linux takes those for connections from above
+_CHOICE: Final = random.SystemRandom()
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A loopback TCP port that nobody listens on, and that no outgoing connection is given."""
+    while True:
+        port = _CHOICE.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
 
 
 def is_listening(port: int) -> bool:

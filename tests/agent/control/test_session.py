@@ -16,6 +16,7 @@ from stoker_agent.control.link import MQTT_5, Endpoint, Link, TlsFiles, Will
 from stoker_agent.control.session import Session, SessionSettings
 from stoker_agent.core.ports import OutboxEntry
 from stoker_agent.errors import JournalError
+from stoker_cli.broker.ports import free_port
 from stoker_contract.codes import ReasonCode
 from stoker_contract.document import MAX_DOCUMENT_BYTES
 from stoker_contract.reported import Get, Notice, Presence
@@ -23,7 +24,6 @@ from stoker_contract.topics import DeviceTopics
 from support.mosquitto import (
     Mosquitto,
     Observer,
-    free_port,
     listens,
     make_certificates,
     running_mosquitto,
