@@ -110,6 +110,25 @@ def test_a_process_that_dies_costs_one_file(
     assert all(order.path.exists() for order in others)
 
 
+def test_what_a_process_said_before_it_ended_is_told(
+    tmp_path: Path, tiny_onnx: Path, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With each file that it did not make."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(crew, "SMALL_BYTES", 0)
+    orders = orders_in(tmp_path / "orders", tiny_onnx, part)
+    folder = tmp_path / "sitecustomize"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("import os; os.write(2, b'no room\\n'); os._exit(3)")
+    monkeypatch.syspath_prepend(str(folder))
+    told: list[BuildError | None] = []
+
+    carry_out_all(orders, lambda _order, failure: told.append(failure))
+
+    assert len(told) == len(orders)
+    assert all(one and one.detail.endswith("ended with 3 (no room)") for one in told)
+
+
 def test_an_order_survives_its_journey(tmp_path: Path) -> None:
     """Everything in it is as it was on the other side."""
     for recipe in RECIPES.values():

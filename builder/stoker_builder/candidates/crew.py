@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from stoker_builder.errors import BuildCode, BuildError
 SMALL_BYTES: Final = 4 * 1024 * 1024
 """A model below it is quantised before a process has started."""
 MAX_PROCESSES: Final = 4
+
+_LAST_BYTES: Final = 4096
 
 Done = Callable[[Order, BuildError | None], None]
 
@@ -68,14 +71,11 @@ def _failure_here(order: Order) -> BuildError | None:
 class _Child:
     """A process that carries out orders."""
 
+    def __init__(self) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
+        self._process = self._started()
+
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "stoker_builder.candidates.quantise_child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        )
         return self
 
     def __exit__(
@@ -85,6 +85,7 @@ class _Child:
         trace: TracebackType | None,
     ) -> None:
         end_child(self._process)
+        self._said.close()
 
     def carry_out(self, order: Order) -> BuildError | None:
         """Have a file made; what went wrong with it."""
@@ -96,23 +97,31 @@ class _Child:
             line = b""
         if not line:
             end_child(self._process)
-            code = self._process.returncode
-            self._process = _started()
-            detail = f"{order.recipe.name}: the process that quantises ended with {code}"
+            code, words = self._process.returncode, self._last_words()
+            self._process = self._started()
+            detail = f"{order.recipe.name}: the process that quantises ended with {code}{words}"
             hint = "is there enough memory? build with --precision fp32 otherwise"
             return BuildError(BuildCode.QUANTISE, detail, hint)
         told = json.loads(line)
         return BuildError(BuildCode(told["code"]), told["detail"], told["hint"]) if told else None
 
+    def _started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "stoker_builder.candidates.quantise_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
 
-def _started() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "stoker_builder.candidates.quantise_child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )
+    def _last_words(self) -> str:
+        """The last line that the process wrote, whose reason it often is."""
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _LAST_BYTES))
+        lines = self._said.read().decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        self._said.seek(0)
+        self._said.truncate()
+        return f" ({said[-1][:200]})" if said else ""
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
