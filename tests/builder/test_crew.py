@@ -58,6 +58,22 @@ def test_processes_make_the_same_files(
         assert one.path.read_bytes() == other.path.read_bytes()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_written_beside_the_model(
+    tmp_path: Path, tiny_onnx: Path, part: Part, name: str
+) -> None:
+    """Others quantise it at the same time: what ONNX Runtime would put there is in nobody's way."""
+    order = Quantiser(tiny_onnx, part, tmp_path).order(RECIPES[name])
+    (order.model.parent / f"{order.model.stem}-inferred.onnx").mkdir()
+    before = {path.name for path in tmp_path.iterdir()}
+    failures: list[BuildError | None] = []
+
+    carry_out_all([order], lambda _order, failure: failures.append(failure))
+
+    assert {path.name for path in tmp_path.iterdir()} - before == {order.path.name}
+    assert failures == [None]
+
+
 def test_what_can_not_be_made_is_no_reason_to_end(
     tmp_path: Path, tiny_onnx: Path, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:

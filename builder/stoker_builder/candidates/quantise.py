@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +111,25 @@ def carry_out(order: Order) -> None:
     """
     recipe = order.recipe
     with _as_quantise_error(recipe):
-        if recipe.dynamic:
-            _quantise_dynamically(order.model, recipe, order.path)
-        else:
-            _quantise_statically(order)
+        with tempfile.TemporaryDirectory(prefix="stk", dir=order.path.parent) as folder:
+            model = _in_a_folder_of_its_own(order.model, Path(folder))
+            if recipe.dynamic:
+                _quantise_dynamically(model, recipe, order.path)
+            else:
+                _quantise_statically(replace(order, model=model))
         if recipe.overflow == "pairs":
             make_overflow_free(order.path, order.model, order.path)
         _correct(order)
+
+
+def _in_a_folder_of_its_own(model: Path, folder: Path) -> Path:
+    """ONNX Runtime writes beside the model, under one name for all that quantise it."""
+    own = folder / model.name
+    try:
+        own.hardlink_to(model)
+    except OSError:
+        shutil.copyfile(model, own)
+    return own
 
 
 def _correct(order: Order) -> None:
