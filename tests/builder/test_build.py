@@ -49,6 +49,14 @@ def test_every_target_has_an_artifact_that_needs_no_second_runtime(built: BuildR
         assert len({a.digest for a in promised}) == len(promised)
 
 
+def test_every_runtime_has_its_fp32(built: BuildResult) -> None:
+    """OpenVINO's is a candidate of its own, though it is the same file."""
+    for target in ("x86-64-v3", "x86-64-vnni"):
+        own = row(built, target, "fp32-openvino")
+        assert own.pace is not None or own.why.startswith(NOT_MEASURABLE)
+        assert own.mark is not Mark.NOT_JUDGED
+
+
 def test_the_manifest_is_one_a_device_accepts(built: BuildResult) -> None:
     """The file reads back as the contract says, and is the one that was returned."""
     manifest = Manifest.parse((built.output / "manifest.json").read_bytes())

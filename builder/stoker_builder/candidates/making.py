@@ -130,7 +130,9 @@ def audit_candidates(bench: Bench, progress: Progress) -> None:
     todo = {
         name: (c, None if name == c.name else arch)
         for name, (c, arch) in wanted.items()
-        if c.recipe in bench.files and not {name, c.recipe} & {*bench.audits, *bench.failures}
+        if c.recipe in bench.files
+        and name not in bench.audits
+        and not {name, c.recipe} & bench.failures.keys()
     }
     if not todo:
         return
