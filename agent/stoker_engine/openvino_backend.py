@@ -27,6 +27,8 @@ _DTYPES: Final = {
     "f32": DType.FP32,
     "f64": DType.FP64,
 }
+CORE: Final = ov.Core()
+"""The runtime of this process."""
 _FLOAT_PRECISION: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _OUT_OF_MEMORY: Final = ("bad alloc", "bad_alloc", "failed to allocate", "out of memory")
 _WRONG_INPUT: Final = ("input tensor", "port.get_shape", "element type", "is_dynamic")
@@ -37,9 +39,9 @@ class OpenVinoEngine:
 
     def __init__(self, path: str, options: SessionOptions) -> None:
         try:
-            model = ov.Core().read_model(path)
+            model = CORE.read_model(path)
             self.io = _io(model)
-            self._compiled = ov.Core().compile_model(model, "CPU", settings_of(options))
+            self._compiled = CORE.compile_model(model, "CPU", settings_of(options))
         except EngineError:
             raise
         except Exception as error:  # noqa: BLE001 - the binding's errors have no common base class

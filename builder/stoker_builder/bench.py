@@ -94,16 +94,22 @@ class Bench:
             yield stage
         self.seconds[title] = self.seconds.get(title, 0.0) + time.monotonic() - began
 
+    def recipes_for(self, target: TargetSpec) -> tuple[str, ...]:
+        """The recipes that are tried for a target, in its order."""
+        every = self.request.comparisons
+        return tuple(name for name in target.recipes if every or RECIPES[name].is_ours)
+
     def candidates(self, target: TargetSpec) -> tuple[Candidate, ...]:
         """The candidates for a target, in its order, that this machine has a runtime for."""
-        wanted = self.request.runtimes
-        runtimes = [r for r in target.runtimes if r in wanted and is_installed(r)]
+        asked = self.request.runtimes
+        runtimes = [r for r in target.runtimes if r in asked and is_installed(r)]
         if not self.searched:
             return candidates_of((), runtimes)
         given = (GIVEN,) if self.source.prequantised else ()
-        repairs = [self.repairs[name] for name in target.recipes if name in self.repairs]
+        wanted = self.recipes_for(target)
+        repairs = [self.repairs[name] for name in wanted if name in self.repairs]
         repaired = [one.name for one in repairs if one.reverted]
-        recipes = (*given, *target.recipes, *repaired)
+        recipes = (*given, *wanted, *repaired)
         return candidates_of(recipes, runtimes, target.float_precisions)
 
     def repair_of(self, recipe: str) -> Repair | None:

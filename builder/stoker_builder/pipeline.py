@@ -15,6 +15,7 @@ from stoker_builder.data import load_data, read
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.judging import judge_target
 from stoker_builder.kernels.cap import CapError, CappedRuntime, capped_runtime
+from stoker_builder.kernels.engines import compiled_once
 from stoker_builder.kernels.places import cap_for
 from stoker_builder.latency.machine import describe_machine
 from stoker_builder.models.source import ingest
@@ -47,13 +48,15 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         bench = _prepare(request, targets, Path(folder), progress)
         audit_reference(bench, progress)
         make_files(bench, progress)
-        audit_candidates(bench, progress)
-        trials.screen(bench, progress)
-        if repair(bench, progress):
+        with compiled_once(Path(folder)):
             audit_candidates(bench, progress)
             trials.screen(bench, progress)
+            if repair(bench, progress):
+                audit_candidates(bench, progress)
+                trials.screen(bench, progress)
         trials.time_all(bench, progress)
-        trials.certify(bench, progress)
+        with compiled_once(Path(folder)):
+            trials.certify(bench, progress)
         tables = tuple(judge_target(bench, target) for target in targets)
         return package(bench, tables, (plans, executors), progress)
 

@@ -71,6 +71,7 @@ class BuildRequest:
             INT8 ships.
         cores: of a device that inference may use; how each artifact uses them is measured.
         goal: what is made good use of them for, ``latency`` or ``throughput``.
+        comparisons: try the recipes that stand for what others do, too.
         baselines: time the unoptimised graph and what the audit refused as well: it shows
             where the speed comes from, and takes time.
         torch_routes: PyTorch's own ways to run the model that are timed too.
@@ -107,6 +108,7 @@ class BuildRequest:
     cores: int = 1
     goal: Goal = "latency"
     baselines: bool = True
+    comparisons: bool = True
     torch_routes: tuple[str, ...] = DEFAULT_ROUTES
     emulation_budget_s: float = EMULATION_BUDGET_S
     unsafe_skip_gates: bool = False

@@ -28,7 +28,8 @@ def make_files(bench: Bench, progress: Progress) -> None:
     if bench.source.prequantised is not None:
         bench.files[GIVEN] = bench.source.prequantised.path
     names = []
-    for name in dict.fromkeys(name for target in bench.targets for name in target.recipes):
+    every = (name for target in bench.targets for name in bench.recipes_for(target))
+    for name in dict.fromkeys(every):
         if reason := _not_worth_making(bench, RECIPES[name].operators):
             bench.failures[name] = reason
         else:

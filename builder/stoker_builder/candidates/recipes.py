@@ -58,6 +58,11 @@ class Recipe:
     corrects_bias: CorrectsBias = "of weights"
     runtimes: tuple[Runtime, ...] | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is here to be shipped, and not only to be compared with."""
+        return self.corrects_bias != "no"
+
 
 RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
     {

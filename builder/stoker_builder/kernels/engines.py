@@ -1,19 +1,37 @@
 """Running candidates with the engine code that ships: in this process, or in one of its own."""
 
-import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from stoker_builder.child_loop import Arrays
 from stoker_builder.children import Limits, ModelChild
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.kernels.places import Place, Way
+from stoker_builder.kernels.places import Place, Way, is_installed
 from stoker_contract.manifest import SessionOptions
-from stoker_contract.target import ArtifactKind
+from stoker_contract.target import ArtifactKind, Runtime
 from stoker_engine.backends import open_engine
 from stoker_engine.engine import EngineError
+
+
+@contextmanager
+def compiled_once(folder: Path) -> Iterator[None]:
+    """Let OpenVINO keep in a folder what it compiles here, until the block ends.
+
+    A build opens each file several times. What is timed is opened as a device opens it.
+    """
+    if not is_installed(Runtime.OPENVINO):
+        yield
+        return
+    from stoker_engine.openvino_backend import CORE  # noqa: PLC0415  an extra
+
+    CORE.set_property({"CACHE_DIR": str(folder / "openvino")})
+    try:
+        yield
+    finally:
+        CORE.set_property({"CACHE_DIR": ""})
 
 
 class EngineRunner:
@@ -94,7 +112,7 @@ class EngineChild(ModelChild):
 
 
 def runner_at(
-    place: Place, path: Path, session: SessionOptions, example: Arrays, stack: contextlib.ExitStack
+    place: Place, path: Path, session: SessionOptions, example: Arrays, stack: ExitStack
 ) -> EngineRunner | EngineChild:
     """Something that answers in a place, until the stack is closed.
 

@@ -169,6 +169,9 @@ _Profile = Annotated[
     Path | None,
     typer.Option(help="write traces of what ships, for Perfetto", metavar="FOLDER"),
 ]
+_Quick = Annotated[
+    bool, typer.Option("--quick", help="fewer candidates, less timing, less emulation")
+]
 
 
 @app.command()
@@ -208,7 +211,7 @@ def build(  # noqa: PLR0913  one parameter per option
     ca: _Ca = None,
     wait_s: _Wait = None,
     profile: _Profile = None,
-    quick: Annotated[bool, typer.Option("--quick", help="less timing, less emulation")] = False,
+    quick: _Quick = False,
     unsafe_skip_gates: Annotated[
         bool, typer.Option("--unsafe-skip-gates", help="ship INT8 unjudged, for development")
     ] = False,
@@ -246,6 +249,7 @@ def build(  # noqa: PLR0913  one parameter per option
         cores=cores,
         goal=optimise_for.value,
         baselines=not quick,
+        comparisons=not quick,
         torch_routes=_routes(torch_routes),
         emulation_budget_s=_given(
             emulation_budget_s,

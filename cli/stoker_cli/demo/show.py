@@ -64,11 +64,15 @@ class Show:
 
     def stoker(self, *arguments: str, show: bool = False, accept: Sequence[int] = (0,)) -> str:
         """Run a command and show it as one would type it."""
-        self.narrator.command(("stoker", *map(self._shortened, arguments)))
+        self.say(*arguments)
         if show:
             return self.lab.stoker(*arguments, show=True, accept=accept)
         with self.narrator.waiting(f"stoker {arguments[0]}"):
             return self.lab.stoker(*arguments, accept=accept)
+
+    def say(self, *arguments: str) -> None:
+        """Show a command as one would type it."""
+        self.narrator.command(("stoker", *map(self._shortened, arguments)))
 
     def publish(self, version: str) -> None:
         """Sign a release into the repository."""
