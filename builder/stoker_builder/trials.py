@@ -22,7 +22,7 @@ from stoker_builder.progress import Progress
 from stoker_builder.screening import finalists
 from stoker_builder.split import Part
 
-_MAX_THREADS = 4  # for answering; more help little at batch 1
+_MAX_PARALLEL = 4  # files that answer at a time, each with one thread: nothing is timed
 
 
 def screen(bench: Bench, progress: Progress) -> None:
@@ -96,7 +96,6 @@ def _answers_key(bench: Bench, place: Place, candidate: Candidate, part: Part) -
         samples=part.identity,
         metric=identity_of(bench.metric),
         machine=[bench.machine.cpu_model, bench.machine.isa],
-        threads=_threads(),
     )
 
 
@@ -108,7 +107,7 @@ def _ask(  # noqa: PLR0913, PLR0917  as above
     title: str,
     progress: Progress,
 ) -> dict[str, Answers]:
-    threads = {"intra_op_threads": _threads()}
+    threads = {"intra_op_threads": 1}
     reference = EngineRunner(bench.files[FP32], REFERENCE.session.model_copy(update=threads))
     with ExitStack() as stack:
         # what answers are compared with comes first, and is the same everywhere
@@ -121,11 +120,14 @@ def _ask(  # noqa: PLR0913, PLR0917  as above
             except BuildError as error:
                 bench.lose(c.name, error)
         stage = stack.enter_context(bench.stage(progress, title, len(part)))
-        return answer_all(runners, part, bench.metric, lost=bench.lose, advance=stage.advance)
-
-
-def _threads() -> int:
-    return min(os.cpu_count() or 1, _MAX_THREADS)
+        return answer_all(
+            runners,
+            part,
+            bench.metric,
+            parallel=min(os.cpu_count() or 1, _MAX_PARALLEL),
+            lost=bench.lose,
+            advance=stage.advance,
+        )
 
 
 def time_all(bench: Bench, progress: Progress) -> None:

@@ -1,7 +1,9 @@
 """Answering samples: what each file says, scored at once; outputs are not kept."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
@@ -129,11 +131,12 @@ def metric_of(data: DataSet, io: EngineIO) -> Metric:
     return OutputError()
 
 
-def answer_all(
+def answer_all(  # noqa: PLR0913  what answers what, and how
     files: Mapping[str, Answering],
     part: Part,
     metric: Metric,
     *,
+    parallel: int = 1,
     lost: Callable[[str, BuildError], None] | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> dict[str, Answers]:
@@ -143,6 +146,7 @@ def answer_all(
         files: the first is the reference.
         part: the samples.
         metric: how an answer is scored.
+        parallel: so many files answer a sample at a time.
         lost: is told of a file that can not answer a sample which the reference answers, and
             why; the others go on without it. Without it, that is raised.
         advance: called for each sample.
@@ -151,22 +155,32 @@ def answer_all(
         BuildError: ``METRIC``, ``LABEL_RANGE``, ``DATA_MISMATCH``, or what reading raises.
     """
     scorers = {name: Scorer(metric) for name in files}
-    for position in range(len(part)):
-        sample = part[position]
-        reference: Outputs | None = None
-        for name in list(scorers):
-            try:
-                outputs = files[name].run(sample.inputs)
-            except BuildError as error:
-                if lost is None or reference is None:
-                    raise
-                lost(name, error)
-                del scorers[name]
-                continue
-            reference = outputs if reference is None else reference
-            scorers[name].add(outputs, reference, sample)
-        advance()
+    first = next(iter(files))
+    with ThreadPoolExecutor(parallel, thread_name_prefix="answer") as pool:
+        for position in range(len(part)):
+            sample = part[position]
+            given = partial(_attempt, inputs=sample.inputs)
+            tried = dict(zip(scorers, pool.map(given, [files[n] for n in scorers]), strict=True))
+            reference = tried[first]
+            if isinstance(reference, BuildError):
+                raise reference
+            for name, outputs in tried.items():
+                if not isinstance(outputs, BuildError):
+                    scorers[name].add(outputs, reference, sample)
+                elif lost is None:
+                    raise outputs
+                else:
+                    lost(name, outputs)
+                    del scorers[name]
+            advance()
     return {name: scorer.answers() for name, scorer in scorers.items()}
+
+
+def _attempt(file: Answering, inputs: Outputs) -> Outputs | BuildError:
+    try:
+        return file.run(inputs)
+    except BuildError as error:
+        return error
 
 
 def score_all(
