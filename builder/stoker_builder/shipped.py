@@ -19,7 +19,7 @@ from stoker_builder.data import Sample, content_digest
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.engines import runner_at
 from stoker_builder.kernels.places import native
-from stoker_builder.latency.concurrency import best_use, measure_concurrency
+from stoker_builder.latency.concurrency import best_use, measure_concurrency, using
 from stoker_builder.latency.footprint import Start, measure_start
 from stoker_builder.profiling.inside import Inside, Version, look_inside
 from stoker_builder.progress import Progress
@@ -63,8 +63,7 @@ def on_its_cores(bench: Bench, target: TargetSpec, row: Row, progress: Progress)
             raise BuildError(BuildCode.MEASURE, error.detail, hint) from None
         at.advance()
     best = best_use(uses, request.goal)
-    chosen = {"intra_op_threads": best.threads, "parallel_runs": best.parallel}
-    used = replace(row.candidate, session=session.model_copy(update=chosen))
+    used = replace(row.candidate, session=using(session, best.threads, best.parallel))
     return replace(row, candidate=used)
 
 

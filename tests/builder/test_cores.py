@@ -8,7 +8,7 @@ import pytest
 
 from stoker_builder import shipped
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.latency.concurrency import Goal, Use, best_use
+from stoker_builder.latency.concurrency import Goal, Use, best_use, using
 from stoker_builder.pipeline import build
 from stoker_builder.progress import Silence
 from stoker_builder.report.words import captions
@@ -39,6 +39,26 @@ def test_the_goal_decides(goal: Goal, uses: Sequence[Use], chosen: tuple[int, in
     best = best_use(uses, goal)
 
     assert (best.threads, best.parallel) == chosen
+
+
+@pytest.mark.parametrize(
+    ("runtime", "threads", "parallel", "spins"),
+    [
+        (Runtime.ONNXRUNTIME, 2, 1, True),
+        (None, 4, 1, True),
+        (Runtime.ONNXRUNTIME, 1, 1, False),
+        (Runtime.ONNXRUNTIME, 2, 2, False),
+        (Runtime.OPENVINO, 2, 1, False),
+    ],
+)
+def test_threads_that_are_alone_do_not_sleep_between_operators(
+    *, runtime: Runtime | None, threads: int, parallel: int, spins: bool
+) -> None:
+    """Waking up takes longer than a small operator; beside others, spinning is in their way."""
+    session = using(SessionOptions(runtime=runtime), threads, parallel)
+
+    assert (session.intra_op_threads, session.parallel_runs) == (threads, parallel)
+    assert session.allow_spinning == spins
 
 
 def test_the_manifest_says_how_the_cores_are_used(

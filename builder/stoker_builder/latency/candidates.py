@@ -11,6 +11,7 @@ from stoker_builder.data import Samples, each
 from stoker_builder.errors import BuildError
 from stoker_builder.kernels.engines import EngineChild, EngineRunner
 from stoker_builder.kernels.places import Place, Way
+from stoker_builder.latency.concurrency import using
 from stoker_builder.latency.conditions import Conditions, MachineWatch
 from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, Lost, Variant, measure
 from stoker_builder.latency.stats import LatencyStats, busy_share, speedup
@@ -115,7 +116,7 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
             variants[UNOPTIMISED] = _variant(files[REFERENCE], inputs, plain)
         for candidate, path in files.items():
             try:
-                session = candidate.session.model_copy(update={"intra_op_threads": threads})
+                session = using(candidate.session, threads)
                 variants[candidate.name] = _opened(path, session, inputs, place, stack)
             except BuildError as error:
                 if candidate == REFERENCE:
