@@ -20,7 +20,7 @@ from stoker_contract.target import Runtime
 LATENCY_S: Final = 2.0
 EMULATION_BUDGET_S: Final = 20.0
 # for a demonstration, or to see whether a model can be built at all
-QUICK_LATENCY_S: Final = 1.0
+QUICK_LATENCY_S: Final = 0.6
 QUICK_EMULATION_BUDGET_S: Final = 10.0
 
 WAIT_S: Final = 4 * 3600.0

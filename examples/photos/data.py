@@ -12,6 +12,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -195,14 +196,21 @@ def _cropper(path: Path, number: int, smallest: float) -> Callable[[], Pixels]:
         # The same crops on every machine, whatever the order they are asked for in.
         seed = hashlib.sha256(f"{path.name}#{number}".encode()).digest()
         rng = np.random.default_rng(list(seed))
-        with Image.open(path) as image:
-            side = round(min(image.size) * rng.uniform(smallest, 1.0))
-            left = int(rng.integers(image.width - side + 1))
-            top = int(rng.integers(image.height - side + 1))
-            pixels = _resized(image.convert("RGB"), (left, top, left + side, top + side))
+        image = _decoded(path)
+        side = round(min(image.size) * rng.uniform(smallest, 1.0))
+        left = int(rng.integers(image.width - side + 1))
+        top = int(rng.integers(image.height - side + 1))
+        pixels = _resized(image, (left, top, left + side, top + side))
         return pixels[:, ::-1] if rng.random() < 0.5 else pixels  # noqa: PLR2004 - a coin
 
     return load
+
+
+@lru_cache(maxsize=32)
+def _decoded(path: Path) -> Image.Image:
+    """A photograph that many crops are cut from."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def _resized(image: Image.Image, box: tuple[int, int, int, int]) -> Pixels:

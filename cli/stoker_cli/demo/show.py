@@ -17,7 +17,7 @@ MODEL: Final = "photos"
 ROLLOUT_TIMEOUT_S: Final = 120.0
 # Little of each, since somebody is watching; the defaults are meant for a fleet.
 LATENCY_SAMPLES: Final = 60
-PROBATION_S: Final = 5.0
+PROBATION_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)

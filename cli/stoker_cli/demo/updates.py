@@ -21,7 +21,7 @@ SITES: Final = ("berlin", "lagos", "osaka")
 UNLABELLED_BUDGET_POINTS: Final = 8.0
 UNLABELLED_SAMPLES: Final = 200
 LABELLED_BUDGET_POINTS: Final = 1.0
-STEADY_S: Final = 4.0
+STEADY_S: Final = 3.0
 # A busy machine shares fewer pages between processes, which counts as memory of its own.
 MEMORY_TOLERANCE: Final = 1.25
 
