@@ -34,6 +34,21 @@ _OUT_OF_MEMORY: Final = ("bad alloc", "bad_alloc", "failed to allocate", "out of
 _WRONG_INPUT: Final = ("input tensor", "port.get_shape", "element type", "is_dynamic")
 
 
+class _FirstRun:
+    """The first run of a process, which is alone.
+
+    The binding makes tables of types when they are first needed: one thread waits for the table
+    with the interpreter's lock in its hand, while the other waits for that lock to fill it.
+    """
+
+    def __init__(self) -> None:
+        self.alone = threading.Lock()
+        self.ended = False
+
+
+_FIRST: Final = _FirstRun()
+
+
 class OpenVinoEngine:
     """One compiled model. Each thread that runs it has an infer request of its own."""
 
@@ -52,12 +67,20 @@ class OpenVinoEngine:
     def run(self, inputs: Mapping[str, Array], wanted: Sequence[str]) -> Sequence[Array]:
         """See :class:`stoker_engine.engine.Engine`."""
         try:
-            request = self._request()
-            request.infer(dict(inputs), share_inputs=True)
-            # copied: the next run of this thread writes into the same memory
-            return [np.array(request.get_output_tensor(self._places[name]).data) for name in wanted]
+            if _FIRST.ended:
+                return self._run(inputs, wanted)
+            with _FIRST.alone:
+                outputs = self._run(inputs, wanted)
+                _FIRST.ended = True
+                return outputs
         except Exception as error:  # noqa: BLE001 - as above
             raise _translated(error, ReasonCode.RUN_ERROR) from None
+
+    def _run(self, inputs: Mapping[str, Array], wanted: Sequence[str]) -> Sequence[Array]:
+        request = self._request()
+        request.infer(dict(inputs), share_inputs=True)
+        # copied: the next run of this thread writes into the same memory
+        return [np.array(request.get_output_tensor(self._places[name]).data) for name in wanted]
 
     def close(self) -> None:
         """Drop the compiled model."""

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stoker_builder.bench import BuildResult
 from support import models
 from support.server_process import ServerProcess
 
@@ -46,15 +45,6 @@ def test_several_are_measured_in_turns(tiny_onnx: Path) -> None:
     assert first["latency"]["samples"] > 0
     assert second["versus_first"]["ratio"] > 0
     assert "versus_first" not in first
-
-
-def test_a_release_is_measured_with_its_golden_inputs(built: BuildResult) -> None:
-    """What this machine runs of a release is found, and its own inputs are used."""
-    ended = stoker("bench", built.output, "--target", "x86-64-v3", *QUICK)
-
-    assert ended.returncode == 0, ended.stderr
-    assert "x86-64-v3" in ended.stdout
-    assert "p99 at most" in ended.stdout
 
 
 def test_a_rate_shows_waiting(tiny_onnx: Path) -> None:

@@ -1,4 +1,4 @@
-"""``stoker inspect``, ``stoker diff`` and ``stoker report``: looking at what was built."""
+"""``stoker inspect``, ``diff``, ``report`` and ``bench``: looking at what was built."""
 
 import json
 import subprocess
@@ -191,3 +191,12 @@ def test_a_fallback_for_the_same_target_is_not_overlooked(
 
     name = f"{manifest['artifacts'][0]['target']['name']}, fallback"
     assert {one.where[:2] for one in found} == {("targets", name)}
+
+
+def test_a_release_is_measured_with_its_golden_inputs(built: BuildResult) -> None:
+    """What this machine runs of a release is found, and its own inputs are used."""
+    ended = stoker("bench", built.output, "--target", "x86-64-v3", "--limit-s", "1")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "x86-64-v3" in ended.stdout
+    assert "p99 at most" in ended.stdout

@@ -1,5 +1,7 @@
 """OpenVINO behind the same interface: the same file, the same answers, the same refusals."""
 
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,8 +12,10 @@ from stoker_contract import hop
 from stoker_contract.codes import ReasonCode
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import ArtifactKind, Runtime
+from stoker_engine import openvino_backend
 from stoker_engine.backends import open_engine
 from stoker_engine.engine import EngineError
+from stoker_engine.openvino_backend import OpenVinoEngine
 from support import models
 from support.engine_process import EngineProcess
 
@@ -115,3 +119,34 @@ def test_a_runtime_that_does_not_run_the_kind_is_refused(tmp_path: Path) -> None
     with pytest.raises(EngineError, match="tensorrt") as caught:
         open_engine(spec.path, ArtifactKind.ONNX, SessionOptions(runtime=Runtime.TENSORRT))
     assert caught.value.code is ReasonCode.LOAD_ERROR
+
+
+def test_the_first_run_of_a_process_is_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The binding fills tables then, and two threads that need one would wait for each other."""
+    spec = models.scale(3).put(tmp_path, "m/1.0", OPENVINO)
+    engines = [open_engine(spec.path, ArtifactKind.ONNX, OPENVINO) for _ in range(2)]
+    wanted = [output.name for output in spec.io.outputs]
+    inputs = {spec.io.inputs[0].name: X}
+    running: list[int] = []
+    together: list[int] = []
+    run = OpenVinoEngine._run  # noqa: SLF001  watched
+
+    def watched(
+        engine: OpenVinoEngine, given: dict[str, np.ndarray], names: list[str]
+    ) -> Sequence[np.ndarray]:
+        running.append(1)
+        time.sleep(0.05)
+        together.append(len(running))
+        answer = run(engine, given, names)
+        running.pop()
+        return answer
+
+    monkeypatch.setattr(openvino_backend, "_FIRST", openvino_backend._FirstRun())  # noqa: SLF001
+    monkeypatch.setattr(OpenVinoEngine, "_run", watched)
+    with ThreadPoolExecutor(2) as pool:
+        for answer in pool.map(lambda engine: engine.run(inputs, wanted), engines):
+            np.testing.assert_array_equal(answer[0], X * 3)
+
+    assert together[0] == 1

@@ -1,7 +1,6 @@
 """From recipes to files, and what each runtime makes of each file."""
 
 from collections.abc import Collection
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,9 +9,7 @@ from stoker_builder.cache import digest_of_file
 from stoker_builder.candidates.audit import MIN_SHARE_AT_ALL, Audit, audit, too_little
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
 from stoker_builder.candidates.recipes import FP32, GIVEN, RECIPES
-from stoker_builder.data import Sample, content_digest
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.kernels.engines import runner_at
 from stoker_builder.progress import Progress
 from stoker_contract.target import Arch, Runtime
 
@@ -117,7 +114,6 @@ def audit_reference(bench: Bench, progress: Progress) -> None:
     """
     with bench.stage(progress, "audit what was fused", 1) as stage:
         bench.audits[REFERENCE.name] = _audit(bench, REFERENCE, None)
-        _try_out(bench, REFERENCE)
         stage.advance()
 
 
@@ -140,36 +136,12 @@ def audit_candidates(bench: Bench, progress: Progress) -> None:
     with bench.stage(progress, "audit what was fused", len(todo)) as stage:
         for name, (candidate, arch) in todo.items():
             try:
-                found = _audit(bench, candidate, arch)
-                if arch is None:
-                    _try_out(bench, candidate)
-                bench.audits[name] = found
+                bench.audits[name] = _audit(bench, candidate, arch)
             except BuildError as error:
-                # a candidate that can not be run is one that lost
+                # a candidate that can not be opened is one that lost; so is, later, one that
+                # can not be run where its kernels are
                 bench.failures[name] = error.detail
             stage.advance()
-
-
-def _try_out(bench: Bench, candidate: Candidate) -> None:
-    """Run one sample wherever the candidate will be run: there is no telling before."""
-    path = bench.files[candidate.recipe]
-    for place, candidates in bench.places().items():
-        if not place.times or candidate not in candidates:
-            continue
-        key = bench.cache.key(
-            "ran",
-            file=digest_of_file(path),
-            session=candidate.session.to_object(),
-            place=place.name,
-            inputs=content_digest(Sample(bench.example, None, "")),
-            machine=[bench.machine.cpu_model, bench.machine.isa],
-        )
-        if bench.cache.value(key):
-            continue
-        with ExitStack() as stack:
-            runner = runner_at(place, path, candidate.session, bench.example, stack)
-            runner.run(bench.example)
-        bench.cache.keep_value(key, value=True)
 
 
 def _audit(bench: Bench, candidate: Candidate, arch: Arch | None) -> Audit:
