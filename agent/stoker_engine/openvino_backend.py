@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -27,8 +28,6 @@ _DTYPES: Final = {
     "f32": DType.FP32,
     "f64": DType.FP64,
 }
-CORE: Final = ov.Core()
-"""The runtime of this process."""
 _FLOAT_PRECISION: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _OUT_OF_MEMORY: Final = ("bad alloc", "bad_alloc", "failed to allocate", "out of memory")
 _WRONG_INPUT: Final = ("input tensor", "port.get_shape", "element type", "is_dynamic")
@@ -54,9 +53,9 @@ class OpenVinoEngine:
 
     def __init__(self, path: str, options: SessionOptions) -> None:
         try:
-            model = CORE.read_model(path)
+            model = core().read_model(path)
             self.io = _io(model)
-            self._compiled = CORE.compile_model(model, "CPU", settings_of(options))
+            self._compiled = core().compile_model(model, "CPU", settings_of(options))
         except EngineError:
             raise
         except Exception as error:  # noqa: BLE001 - the binding's errors have no common base class
@@ -96,6 +95,12 @@ class OpenVinoEngine:
     def runtime_model(self) -> Any:  # noqa: ANN401 - the runtime's own class
         """The graph as the plugin runs it, for the builder's audit."""
         return self._compiled.get_runtime_model()
+
+
+@cache
+def core() -> Any:  # noqa: ANN401 - the runtime's own class
+    """The runtime of this process."""
+    return ov.Core()
 
 
 def open_engine(path: str, session: SessionOptions) -> OpenVinoEngine:

@@ -48,14 +48,14 @@ def build(request: BuildRequest, progress: Progress) -> BuildResult:
         bench = _prepare(request, targets, Path(folder), progress)
         audit_reference(bench, progress)
         make_files(bench, progress)
-        with compiled_once(Path(folder)):
+        with compiled_once(Path(folder), request.runtimes):
             audit_candidates(bench, progress)
             trials.screen(bench, progress)
             if repair(bench, progress):
                 audit_candidates(bench, progress)
                 trials.screen(bench, progress)
         trials.time_all(bench, progress)
-        with compiled_once(Path(folder)):
+        with compiled_once(Path(folder), request.runtimes):
             trials.certify(bench, progress)
         tables = tuple(judge_target(bench, target) for target in targets)
         return package(bench, tables, (plans, executors), progress)

@@ -34,6 +34,13 @@ def part() -> Part:
     return split(load_data(f"{MODELS}:dataset", {})).calibration
 
 
+@pytest.fixture
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two cores, on which no model is too small for a process."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(crew, "SMALL_BYTES", 0)
+
+
 def orders_in(folder: Path, source: Path, part: Part) -> list[Order]:
     """One file of each kind."""
     folder.mkdir()
@@ -74,12 +81,11 @@ def test_nothing_is_written_beside_the_model(
     assert failures == [None]
 
 
+@pytest.mark.usefixtures("two_processes")
 def test_what_can_not_be_made_is_no_reason_to_end(
-    tmp_path: Path, tiny_onnx: Path, part: Part, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_onnx: Path, part: Part
 ) -> None:
     """The failure is told with its code and reason, and the other files are made."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(crew, "SMALL_BYTES", 0)
     first, *others = orders_in(tmp_path / "orders", tiny_onnx, part)
     broken = tmp_path / "ranges.json"
     broken.write_text("{", encoding="utf-8")
@@ -97,12 +103,9 @@ def test_what_can_not_be_made_is_no_reason_to_end(
     assert set(told.values()) == {None}
 
 
-def test_a_process_that_dies_costs_one_file(
-    tmp_path: Path, tiny_onnx: Path, part: Part, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("two_processes")
+def test_a_process_that_dies_costs_one_file(tmp_path: Path, tiny_onnx: Path, part: Part) -> None:
     """Killed by the system, say: its file is told of, and another process makes the rest."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(crew, "SMALL_BYTES", 0)
     first, *others = orders_in(tmp_path / "orders", tiny_onnx, part)
     deadly = tmp_path / "pipe"
     os.mkfifo(deadly)  # whoever reads it waits until it is killed
@@ -126,12 +129,11 @@ def test_a_process_that_dies_costs_one_file(
     assert all(order.path.exists() for order in others)
 
 
+@pytest.mark.usefixtures("two_processes")
 def test_what_a_process_said_before_it_ended_is_told(
     tmp_path: Path, tiny_onnx: Path, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With each file that it did not make."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(crew, "SMALL_BYTES", 0)
     orders = orders_in(tmp_path / "orders", tiny_onnx, part)
     folder = tmp_path / "sitecustomize"
     folder.mkdir()

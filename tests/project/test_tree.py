@@ -12,7 +12,7 @@ TEXT = (".py", ".md", ".toml", ".json", ".sh", ".service", ".conf", ".yml", ".ya
 
 def tracked() -> list[str]:
     done = subprocess.run(
-        ["git", "ls-files", "--cached"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         check=True,
         capture_output=True,

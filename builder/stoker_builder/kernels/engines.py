@@ -2,14 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from stoker_builder.child_loop import Arrays
 from stoker_builder.children import Limits, ModelChild
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.kernels.places import Place, Way, is_installed
+from stoker_builder.kernels.places import Place, Way
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import ArtifactKind, Runtime
 from stoker_engine.backends import open_engine
@@ -17,21 +18,29 @@ from stoker_engine.engine import EngineError
 
 
 @contextmanager
-def compiled_once(folder: Path) -> Iterator[None]:
-    """Let OpenVINO keep in a folder what it compiles here, until the block ends.
+def compiled_once(folder: Path, runtimes: Collection[Runtime]) -> Iterator[None]:
+    """Let OpenVINO, if it is one of the runtimes, keep in a folder what it compiles here.
 
     A build opens each file several times. What is timed is opened as a device opens it.
     """
-    if not is_installed(Runtime.OPENVINO):
+    core = _openvino() if Runtime.OPENVINO in runtimes else None
+    if core is None:
         yield
         return
-    from stoker_engine.openvino_backend import CORE  # noqa: PLC0415  an extra
-
-    CORE.set_property({"CACHE_DIR": str(folder / "openvino")})
+    core.set_property({"CACHE_DIR": str(folder / "openvino")})
     try:
         yield
     finally:
-        CORE.set_property({"CACHE_DIR": ""})
+        core.set_property({"CACHE_DIR": ""})
+
+
+def _openvino() -> Any:  # noqa: ANN401 - the runtime's own class
+    try:
+        from stoker_engine.openvino_backend import core  # noqa: PLC0415  an extra
+
+        return core()
+    except Exception:  # noqa: BLE001  what is not there or broken loses its candidates, by name
+        return None
 
 
 class EngineRunner:
