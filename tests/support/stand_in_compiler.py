@@ -38,7 +38,9 @@ def act(graph: bytes, job: CompileJob) -> CompileReport:
         signal.pause()
         del hoard
     if word == "sleep-once" and not Path(rest, "slept").exists():
-        Path(rest, "slept").write_text(str(os.getpid()))
+        unfinished = Path(rest, "falling-asleep")
+        unfinished.write_text(str(os.getpid()))
+        unfinished.rename(Path(rest, "slept"))  # whoever sees it finds the number in it
         signal.pause()
     if word == "await":
         Path(rest, "here").touch()
