@@ -2,8 +2,8 @@
 
 Started by ``scripts/bench builder``. Each row is measured in a process of its own, all of its
 variants interleaved; a row that is done is kept, and not measured again without ``--fresh``.
-Writes ``benchmarks/results/builder-<machine>.json``, the same as tables beside it, and the
-staircase for the README.
+Writes ``benchmarks/results/builder-<machine>.json``, and beside it the same as tables and as a
+staircase.
 """
 
 import argparse
@@ -35,7 +35,6 @@ from stoker_builder.latency.measure import BurstRules
 
 ROOT: Final = Path(__file__).parents[2]
 RESULTS: Final = ROOT / "benchmarks" / "results"
-STAIRCASE: Final = ROOT / "docs" / "img" / "staircase.svg"
 SCRATCH: Final = ROOT / ".bench-cache"
 ROW_LIMIT_S: Final = 1200.0
 SECONDS: Final = 2.0
@@ -147,9 +146,8 @@ class Benchmark:
         unfinished.write_text(text, encoding="utf-8")
         unfinished.rename(self._path)
         self._path.with_suffix(".md").write_text(markdown(self.result), encoding="utf-8")
-        if self._options.output is None and self.result["rows"]:
-            STAIRCASE.parent.mkdir(parents=True, exist_ok=True)
-            STAIRCASE.write_text(staircase(self.result), encoding="utf-8")
+        if self.result["rows"]:
+            self._path.with_suffix(".svg").write_text(staircase(self.result), encoding="utf-8")
 
     def _build_options(self) -> list[str]:
         """A trial builds on as few samples as it answers."""
