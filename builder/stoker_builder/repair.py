@@ -142,7 +142,7 @@ def _answered(bench: Bench, path: Path) -> dict[str, Answers]:
 
 
 def _reverter(bench: Bench, base: str) -> "Reverter":
-    from stoker_builder.candidates.quantise import prepared  # noqa: PLC0415  heavy tools
+    from stoker_builder.candidates.preparing import prepared  # noqa: PLC0415  heavy tools
     from stoker_builder.candidates.reverting import Reverter  # noqa: PLC0415  imports onnx
 
     return Reverter(bench.files[base], prepared(bench.source.path, bench.scratch))

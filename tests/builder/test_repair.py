@@ -6,7 +6,8 @@ import onnx
 import pytest
 
 from stoker_builder.candidates.damage import Damages
-from stoker_builder.candidates.quantise import Quantiser, prepared
+from stoker_builder.candidates.preparing import prepared
+from stoker_builder.candidates.quantise import Quantiser
 from stoker_builder.candidates.recipes import RECIPES
 from stoker_builder.candidates.reverting import Reverter
 from stoker_builder.data import load_data

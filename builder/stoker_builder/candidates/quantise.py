@@ -17,7 +17,6 @@ from onnxruntime.quantization import (
     quantize_dynamic,
     quantize_static,
 )
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from stoker_builder.candidates.bias import correct_biases
 from stoker_builder.candidates.measured_bias import SAMPLES, can_be_measured, measure_biases
@@ -29,6 +28,7 @@ from stoker_builder.candidates.orders import (
     save_samples,
 )
 from stoker_builder.candidates.overflow import is_depthwise, make_overflow_free
+from stoker_builder.candidates.preparing import prepared
 from stoker_builder.candidates.ranges import Observer, save_ranges
 from stoker_builder.candidates.recipes import MULTIPLYING, Ranges, Recipe
 from stoker_builder.errors import BuildCode, BuildError
@@ -184,24 +184,6 @@ def _as_quantise_error(recipe: Recipe) -> Iterator[None]:
         raise BuildError(BuildCode.QUANTISE, detail, hint) from error
 
 
-def prepared(source: Path, scratch: Path, *, as_exported: bool = False) -> Path:
-    """The file that candidates are quantised from, in ``scratch``: every node has a name.
-
-    Args:
-        source: the model.
-        scratch: where the file is made, once.
-        as_exported: leave the graph as it is. Otherwise constants and padding are folded,
-            without which a quantised graph can be half as fast again in ONNX Runtime.
-    """
-    path = scratch / ("exported.onnx" if as_exported else "prepared.onnx")
-    if not path.exists():
-        quant_pre_process(
-            str(source), str(path), skip_symbolic_shape=True, skip_optimization=as_exported
-        )
-        _name_every_node(path)
-    return path
-
-
 def _quantise_dynamically(model: Path, recipe: Recipe, path: Path) -> None:
     quantize_dynamic(
         str(model),
@@ -234,14 +216,6 @@ def _seven_bits(path: Path) -> tuple[dict[str, list[dict[str, Any]]], list[str]]
         if not is_depthwise(shapes.get(node.input[1], ()))
     }
     return overrides, [node.name for node in convolutions[:1]]
-
-
-def _name_every_node(path: Path) -> None:
-    """Give unnamed nodes a name: they are excluded and reported by it."""
-    model = onnx.load(path)
-    for index, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
-    onnx.save(model, path)
 
 
 class _quiet_logging:  # noqa: N801  a context manager, used like a function
