@@ -62,10 +62,10 @@ def _verdicts(
     return verdicts
 
 
-def _promise(bench: Bench, target: TargetSpec, candidate: Candidate) -> tuple[bool, float]:
+def _promise(bench: Bench, target: TargetSpec, candidate: Candidate) -> tuple[bool, bool, float]:
     """What screening expects of a candidate; of equals the target's order decides."""
     seen = screened(bench, target, candidate)
-    return seen.promise if seen is not None else (True, 1.0)
+    return seen.promise if seen is not None else (True, True, 1.0)
 
 
 def _filled(bench: Bench, target: TargetSpec, candidate: Candidate, judged: Judged | None) -> Row:

@@ -5,6 +5,9 @@ takes. So candidates are told apart on other samples first, and by their speed: 
 of device (with OpenVINO, without) the fastest goes on, and the one that lost least of those
 that are nearly as fast. FP32 in another runtime always goes on: it is the same arithmetic and
 was not chosen from many. So does the fastest in half precision, for the case that all others fail.
+
+What was repaired has seen these samples: it was repaired until it lost little on them. It goes on
+like the others, but does not stand in the way of those that were not, and comes after them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,22 +38,24 @@ class Screened:
     Attributes:
         p50_ms: where its target's kernels are; None when it was not timed.
         judged: what the selection samples say of it.
+        repaired: whether it was made what it is by those samples.
     """
 
     candidate: Candidate
     p50_ms: float | None
     judged: Judged
+    repaired: bool = False
 
     @property
-    def promise(self) -> tuple[bool, float]:
+    def promise(self) -> tuple[bool, bool, float]:
         """Sorts the favourites first: the fastest of those that lost little, then who lost least.
 
         Certifying in this order spends the risk on what is worth shipping.
         """
         lost = self.judged.accuracy
         if self.p50_ms is None or lost.loss > lost.budget * LITTLE:
-            return True, lost.loss
-        return False, self.p50_ms
+            return True, self.repaired, lost.loss
+        return False, self.repaired, self.p50_ms
 
     @property
     def hopeless(self) -> bool:
@@ -73,7 +78,8 @@ def screened(bench: Bench, target: TargetSpec, candidate: Candidate) -> Screened
         certified_on=SCREENED_ON,
     )
     pace = bench.timings.get(place, Timings({})).pace(candidate.name)
-    return Screened(candidate, pace.stats.p50_ms if pace else None, judged)
+    repaired = bench.repair_of(candidate.recipe) is not None
+    return Screened(candidate, pace.stats.p50_ms if pace else None, judged, repaired)
 
 
 def finalists(bench: Bench) -> dict[Place, list[Candidate]]:
@@ -108,6 +114,7 @@ def choose(seen: Sequence[Screened], *, everything: bool = False) -> Iterator[Ca
         [s for s in lower if s.candidate.runtime is Runtime.ONNXRUNTIME],
     ):
         yield from _best_of(group)
+        yield from _best_of([s for s in group if not s.repaired])
 
 
 def _best_of(group: Sequence[Screened]) -> Iterator[Candidate]:
