@@ -53,8 +53,9 @@ def test_every_runtime_has_its_fp32(built: BuildResult) -> None:
     """OpenVINO's is a candidate of its own, though it is the same file."""
     for target in ("x86-64-v3", "x86-64-vnni"):
         own = row(built, target, "fp32-openvino")
-        assert own.pace is not None or own.why.startswith((NOT_MEASURABLE, NOT_TIMED))
-        assert own.mark is not Mark.NOT_JUDGED
+        if own.why != NOT_TIMED:  # a target with VNNI, on a processor without
+            assert own.pace is not None or own.why.startswith(NOT_MEASURABLE)
+            assert own.mark is not Mark.NOT_JUDGED
 
 
 def test_the_manifest_is_one_a_device_accepts(built: BuildResult) -> None:
