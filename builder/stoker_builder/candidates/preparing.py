@@ -41,6 +41,7 @@ def _fold_factors(graph: onnx.GraphProto) -> None:
     ONNX Runtime's quantiser takes both for 1 when it chooses the scale of the bias.
     """
     held = {tensor.name: tensor for tensor in graph.initializer}
+    replaced = set()
     for node in graph.node:
         if node.op_type != "Gemm":
             continue
@@ -50,8 +51,24 @@ def _fold_factors(graph: onnx.GraphProto) -> None:
             if given is None or given.f == 1 or tensor is None:
                 continue
             values = numpy_helper.to_array(tensor)
+            if not np.issubdtype(values.dtype, np.floating):
+                continue
             name = f"{node.name}_{tensor.name}_times_{factor}"  # others may use it as it is
             scaled = np.asarray(values * values.dtype.type(given.f))
             graph.initializer.append(numpy_helper.from_array(scaled, name))
             node.input[position] = name
             node.attribute.remove(given)
+            replaced.add(tensor.name)
+    for name in replaced - _used(graph):
+        graph.initializer.remove(held[name])
+
+
+def _used(graph: onnx.GraphProto) -> set[str]:
+    """Every tensor that a node reads, also in the graphs within, or that is an output."""
+    found = {output.name for output in graph.output}
+    for node in graph.node:
+        found.update(node.input)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                found |= _used(inner)
+    return found
