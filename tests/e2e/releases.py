@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from e2e.cache import CHECKOUT, cached, content_of
 from e2e.devices import TENSOR
 from e2e.fleet import MODEL
+from stoker_builder.kernels.isa import target_runs_here
 from stoker_cli.demo.variants import Edit, remake
 from stoker_contract.manifest import Manifest
 
@@ -60,7 +61,9 @@ class Releases:
 
     def __post_init__(self) -> None:
         manifest = Manifest.parse((self.first / "manifest.json").read_bytes())
-        golden = manifest.artifacts[0].golden.path.rpartition("/")[2]
+        # nodes have this machine's processor, and take the first that runs on it
+        served = next(one for one in manifest.artifacts if target_runs_here(one.target))
+        golden = served.golden.path.rpartition("/")[2]
         with np.load(self.first / golden, allow_pickle=False) as held:
             self.frames: Frames = held[f"input.{TENSOR}"]
             self.right = tuple(int(row.argmax()) for row in held["expected.output"])
