@@ -7,6 +7,8 @@ import onnx
 from onnx import numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from stoker_builder.models.onnx_parts import nodes
+
 
 def prepared(source: Path, scratch: Path, *, as_exported: bool = False) -> Path:
     """The file that candidates are quantised from, in ``scratch``: every node has a name.
@@ -24,7 +26,7 @@ def prepared(source: Path, scratch: Path, *, as_exported: bool = False) -> Path:
         )
         model = onnx.load(path)
         _name_every_node(model.graph)
-        _fold_factors(model.graph)
+        _fold_factors(model)
         onnx.save(model, path)
     return path
 
@@ -35,11 +37,12 @@ def _name_every_node(graph: onnx.GraphProto) -> None:
         node.name = node.name or f"{node.op_type}_{index}"
 
 
-def _fold_factors(graph: onnx.GraphProto) -> None:
+def _fold_factors(model: onnx.ModelProto) -> None:
     """Multiply weights and biases of a Gemm with its alpha and beta.
 
     ONNX Runtime's quantiser takes both for 1 when it chooses the scale of the bias.
     """
+    graph = model.graph
     held = {tensor.name: tensor for tensor in graph.initializer}
     replaced = set()
     for node in graph.node:
@@ -59,16 +62,6 @@ def _fold_factors(graph: onnx.GraphProto) -> None:
             node.input[position] = name
             node.attribute.remove(given)
             replaced.add(tensor.name)
-    for name in replaced - _used(graph):
+    read = {name for node in nodes(model) for name in node.input}
+    for name in replaced - read - {output.name for output in graph.output}:
         graph.initializer.remove(held[name])
-
-
-def _used(graph: onnx.GraphProto) -> set[str]:
-    """Every tensor that a node reads, also in the graphs within, or that is an output."""
-    found = {output.name for output in graph.output}
-    for node in graph.node:
-        found.update(node.input)
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                found |= _used(inner)
-    return found
