@@ -35,7 +35,8 @@ def run_worker(app: Celery, worker: Worker) -> int:
         del more
         work(worker, *said[:1])
 
-    def is_ready(**_: Any) -> None:  # noqa: ANN401  Celery's signature
+    def is_ready(sender: Any, **_: Any) -> None:  # noqa: ANN401  Celery's signature
+        ConfirmedRequest.hub = sender.hub
         # in a thread from here on only: the process that builds is forked before
         threading.Thread(target=_announce, args=(worker,), name="announce", daemon=True).start()
 

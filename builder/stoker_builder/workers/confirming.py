@@ -5,16 +5,22 @@ it then confirms the job in vain, Celery logs that and never asks for anything a
 confirmation that failed ends the connection, and the worker makes another one.
 """
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from celery.worker.request import Request
-from kombu.asynchronous import get_event_loop
 
 _LOOK_S: Final = 0.5
 
 
 class ConfirmedRequest(Request):  # type: ignore[misc]  # Celery has no types
-    """A message whose confirmation is looked after."""
+    """A message whose confirmation is looked after.
+
+    Attributes:
+        hub: the loop of this process's worker, kombu's; set when the worker is ready. What kombu
+            calls the current loop is None after the first connection that was lost.
+    """
+
+    hub: ClassVar[Any] = None
 
     def acknowledge(self) -> None:
         """Confirm the message."""
@@ -28,9 +34,8 @@ class ConfirmedRequest(Request):  # type: ignore[misc]  # Celery has no types
 
     def _look(self) -> None:
         # Celery confirms in the next turn of its loop
-        loop: Any = get_event_loop()
-        if loop is not None:
-            loop.call_later(_LOOK_S, self._check)
+        if self.hub is not None:
+            self.hub.call_later(_LOOK_S, self._check)
 
     def _check(self) -> None:
         if not self.message.acknowledged:
