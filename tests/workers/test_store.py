@@ -16,7 +16,7 @@ from stoker_builder.workers.states import (
     UnexpectedEventError,
     after,
 )
-from stoker_builder.workers.store import JobStore
+from stoker_builder.workers.store import SEEN_LATELY_S, JobStore
 from support.build_jobs import ONNX, ORIN, PLAN, THOR, blob, job, keep, success, worker
 
 LEASE_S = 10.0
@@ -289,6 +289,7 @@ def test_the_timing_cache_goes_on_from_build_to_build(store: JobStore) -> None:
 
 def test_workers_are_woken_until_one_comes(store: JobStore, clock: Clock) -> None:
     """The broker may have lost the message; it is sent again, and not all the time."""
+    store.hear(worker("orin-1"))
     waiting = store.submit(job())
     (wake,) = store.sweep()
     assert wake == (ORIN, waiting.id)
@@ -298,6 +299,18 @@ def test_workers_are_woken_until_one_comes(store: JobStore, clock: Clock) -> Non
     clock.now_s += WAKE_AGAIN_S
     assert store.sweep() == (wake,)
     taken(store, waiting.id)
+    assert store.sweep() == ()
+
+
+def test_nobody_is_woken_who_is_not_there(store: JobStore, clock: Clock) -> None:
+    """A job for a class without a worker fills no broker; the class is told when it has one."""
+    waiting = store.submit(job())
+    store.hear(worker("thor-1", THOR))
+    assert store.sweep() == ()
+
+    store.hear(worker("orin-1"))
+    assert [wake.job for wake in store.sweep()] == [waiting.id]
+    clock.now_s += SEEN_LATELY_S + 1
     assert store.sweep() == ()
 
 
@@ -312,9 +325,10 @@ def test_all_of_it_outlives_the_service(store: JobStore, tmp_path: Path, clock: 
 
     again = opened(tmp_path, clock)
 
-    assert [wake.job for wake in again.sweep()] == [waiting.id]
     assert [view.worker.name for view in again.workers()] == ["orin-1"]
     assert again.view(waiting.id).workers == 0
+    again.hear(worker("orin-1"))
+    assert [wake.job for wake in again.sweep()] == [waiting.id]
     again.renew(grant.id, grant.number)
     again.finish(grant.id, grant.number, success())
     assert [view.state for view in again.jobs()] == [JobState.DONE, JobState.WAITING]

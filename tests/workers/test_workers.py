@@ -55,7 +55,7 @@ def test_a_job_goes_to_a_worker_of_its_class(site: Site, tmp_path: Path) -> None
 def test_a_class_that_nobody_has_waits_visibly_until_one_comes(site: Site) -> None:
     """The view says that no worker of the class was heard of; then one is started."""
     waiting = site.submit("compile for-xavier", XAVIER)
-    wait_until(lambda: not site.service.store.sweep(), what="it was announced")
+    assert site.service.store.sweep() == ()
     view = site.view(waiting)
     assert (view.state, view.workers) == (JobState.WAITING, 0)
 

@@ -192,6 +192,13 @@ def workers_of(
             yield worker
 
 
+def classes_heard(sql: Connection, since_s: float) -> frozenset[str]:
+    """Classes that have a worker which was heard since a time."""
+    heard = sql.execute("SELECT worker FROM workers WHERE heard_s >= ?", (since_s,)).fetchall()
+    workers = (WorkerDescription.parse(row["worker"]) for row in heard)
+    return frozenset(name for worker in workers for name in worker.classes)
+
+
 def view(sql: Connection, job_id: str, since_s: float) -> JobView:
     """How a job stands; of the workers, those that were heard since a time."""
     row = one(sql, job_id)

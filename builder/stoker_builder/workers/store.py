@@ -168,7 +168,10 @@ class JobStore:
             rows.note_worker(sql, worker, self._clock())
 
     def sweep(self) -> tuple[Wake, ...]:
-        """Take jobs from workers that are gone, and say who has to be woken now."""
+        """Take jobs from workers that are gone, and say who has to be woken now.
+
+        A class without a worker is not: what nobody fetches would gather in the broker.
+        """
         with self._database.change() as sql:
             taken = sql.execute("SELECT * FROM jobs WHERE state = ?", (JobState.TAKEN,)).fetchall()
             for row in taken:
@@ -179,7 +182,8 @@ class JobStore:
                 " ORDER BY number",
                 (JobState.WAITING, self._clock() - self._wake_again_s),
             ).fetchall()
-            return tuple(Wake(row["class"], row["id"]) for row in asleep)
+            heard = rows.classes_heard(sql, self._lately_s()) if asleep else frozenset()
+            return tuple(Wake(row["class"], row["id"]) for row in asleep if row["class"] in heard)
 
     def woken(self, job_id: str) -> None:
         """Remember that the workers of a job's class were told."""
