@@ -95,7 +95,7 @@ def cancel(
     token_file: TokenFile = DEFAULT_TOKEN,
     ca: Ca = None,
 ) -> None:
-    """End a job that nobody wants any more."""
+    """End a job, and with it all builds that wait for it."""
     view = open_service(builds, token_file, ca).cancel(job)
     _say(f"{view.id} is {view.state}.")
 

@@ -19,7 +19,7 @@ from stoker_builder.workers.executor import (
     InProcess,
     PlanWork,
     Remote,
-    cancelled_unless_done,
+    withdrawn_unless_done,
 )
 from stoker_builder.workers.states import JobState
 from stoker_builder.workers.waiting import await_built
@@ -222,8 +222,24 @@ def test_a_build_that_ends_early_withdraws_what_it_asked_for(
     executor = Remote(service.client())
     unasked = BuildError(BuildCode.TENSORRT_GRAPH, "never asked for")
     tickets: dict[str, str | BuildError] = {"fp16": executor.submit(work), "fp32": unasked}
-    with pytest.raises(KeyboardInterrupt), cancelled_unless_done(executor, tickets):
+    with pytest.raises(KeyboardInterrupt), withdrawn_unless_done(executor, tickets):
         raise KeyboardInterrupt
+    assert [view.state for view in service.store.jobs()] == [JobState.CANCELLED]
+
+
+def test_a_build_that_ends_early_leaves_others_what_they_wait_for(
+    service: Service, work: PlanWork
+) -> None:
+    """It withdraws once, however often it says so."""
+    leaving, staying = Remote(service.client()), Remote(service.client())
+    ticket = leaving.submit(work)
+    assert staying.submit(work) == ticket
+
+    leaving.withdraw(ticket)
+    leaving.withdraw(ticket)
+
+    assert [view.state for view in service.store.jobs()] == [JobState.WAITING]
+    staying.withdraw(ticket)
     assert [view.state for view in service.store.jobs()] == [JobState.CANCELLED]
 
 

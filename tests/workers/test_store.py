@@ -269,6 +269,17 @@ def test_a_cancelled_job_is_taken_from_its_worker(store: JobStore) -> None:
     assert store.cancel(other.id).state is JobState.DONE
 
 
+def test_a_job_goes_on_as_long_as_somebody_waits_for_it(store: JobStore) -> None:
+    """Two builds that ask the same share a job; one that is stopped leaves it to the other."""
+    first = store.submit(job())
+    assert store.submit(job()).id == first.id
+    grant = taken(store, first.id)
+
+    assert store.withdraw(first.id).state is JobState.TAKEN
+    store.renew(grant.id, grant.number)
+    assert store.withdraw(first.id).state is JobState.CANCELLED
+
+
 def test_the_timing_cache_goes_on_from_build_to_build(store: JobStore) -> None:
     """Of the same class and software; another TensorRT begins anew."""
     cache = keep(store, b"what was timed")

@@ -34,7 +34,7 @@ from stoker_builder.tensorrt.graphs import half, parsable
 from stoker_builder.tensorrt.inside import inside
 from stoker_builder.tensorrt.targets import PlanTarget
 from stoker_builder.workers.choosing import Executors
-from stoker_builder.workers.executor import Built, PlanWork, cancelled_unless_done
+from stoker_builder.workers.executor import Built, PlanWork, withdrawn_unless_done
 from stoker_builder.workers.samples import write_samples
 from stoker_builder.workers.waiting import await_built
 from stoker_contract.manifest import Artifact, Fusion, Precision, SessionOptions
@@ -121,7 +121,7 @@ class PlanMaker:
         """Ask for all plans at once, so that several workers can be at it; then one by one."""
         executor = self._executors.of(target)
         tickets: dict[str, str | BuildError] = {}
-        with cancelled_unless_done(executor, tickets):
+        with withdrawn_unless_done(executor, tickets):
             for candidate in candidates:
                 tickets[candidate.name] = self._asked(target, candidate)
             for candidate in candidates:

@@ -79,8 +79,12 @@ class ServiceClient:
         """The job that a plan came from, by the plan's digest."""
         return _read(JobView, self._ask("GET", f"plans/{plan}"))
 
+    def withdraw(self, job_id: str) -> JobView:
+        """Take back that it was asked for; it ends when nobody else asked for it, too."""
+        return _read(JobView, self._ask("POST", f"jobs/{job_id}/withdraw"))
+
     def cancel(self, job_id: str) -> JobView:
-        """End a job that nobody wants any more."""
+        """End a job, whoever asked for it."""
         data = self._ask("POST", f"jobs/{job_id}/cancel")
         return _read(JobView, data)
 

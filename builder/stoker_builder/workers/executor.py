@@ -104,8 +104,8 @@ class BuildExecutor(Protocol):
             BuildError: it can not be made.
         """
 
-    def cancel(self, ticket: str) -> None:
-        """Nobody wants it any more."""
+    def withdraw(self, ticket: str) -> None:
+        """It is not wanted here any more; saying so again changes nothing."""
 
 
 class InProcess:
@@ -131,7 +131,7 @@ class InProcess:
         made = compile_plan(work.onnx, work.plan, work.settings, timing_cache=work.timing_cache)
         return Built(made)
 
-    def cancel(self, ticket: str) -> None:
+    def withdraw(self, ticket: str) -> None:
         """What was not asked for is not made."""
 
 
@@ -187,9 +187,10 @@ class Remote:
             operators=outcome.evidence.operators,
         )
 
-    def cancel(self, ticket: str) -> None:
-        """Let the worker stop."""
-        self._client.cancel(ticket)
+    def withdraw(self, ticket: str) -> None:
+        """Let the worker stop, unless another build waits for the same plan."""
+        if self._works.pop(ticket, None) is not None:
+            self._client.withdraw(ticket)
 
     def _answers(self, work: PlanWork, evidence: Evidence) -> tuple[Outputs, ...]:
         if evidence.answers is None:
@@ -205,17 +206,17 @@ class Remote:
 
 
 @contextmanager
-def cancelled_unless_done(
+def withdrawn_unless_done(
     executor: BuildExecutor, tickets: Mapping[str, str | BuildError]
 ) -> Iterator[None]:
-    """Cancel what was asked for when the block ends early, by an error or by Ctrl-C."""
+    """Withdraw what was asked for when the block ends early, by an error or by Ctrl-C."""
     try:
         yield
     except BaseException:
         for ticket in tickets.values():
             if isinstance(ticket, str):
                 with suppress(BuildError):  # the first error is the one to tell
-                    executor.cancel(ticket)
+                    executor.withdraw(ticket)
         raise
 
 

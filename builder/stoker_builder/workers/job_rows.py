@@ -38,6 +38,23 @@ def insert(sql: Connection, job: BuildJob, now_s: float) -> Row:
     return one(sql, job_id)
 
 
+def share(sql: Connection, row: Row) -> None:
+    """One more asks for a job that is on."""
+    sql.execute(
+        "INSERT INTO sharers (job, count) VALUES (?, 1)"
+        " ON CONFLICT (job) DO UPDATE SET count = count + 1",
+        (row["id"],),
+    )
+
+
+def unshare(sql: Connection, row: Row) -> bool:
+    """One of those who share a job leaves it; False when nobody else has asked for it."""
+    left = sql.execute(
+        "UPDATE sharers SET count = count - 1 WHERE job = ? AND count > 0", (row["id"],)
+    )
+    return left.rowcount > 0
+
+
 def one(sql: Connection, job_id: str) -> Row:
     """A job by its id.
 

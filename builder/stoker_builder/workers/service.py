@@ -9,7 +9,8 @@
     POST         /v1/jobs/ID/take       by a worker; 204 when there is nothing to build any more
     POST         /v1/jobs/ID/renew      "I am still at it"
     POST         /v1/jobs/ID/outcome
-    POST         /v1/jobs/ID/cancel
+    POST         /v1/jobs/ID/withdraw   by who asked for it; it ends when nobody else did
+    POST         /v1/jobs/ID/cancel     it ends, whoever asked for it
     GET|POST     /v1/workers            those that were heard of; a word from one
 
 Whoever has the token may do all of it. What is refused is answered with a ``Refused`` document.
@@ -48,7 +49,7 @@ _CHUNK_BYTES: Final = 1024 * 1024
 _IDLE_S: Final = 60.0
 _BLOB: Final = re.compile(r"/v1/blobs/([0-9a-f]{64})")
 _PLAN: Final = re.compile(r"/v1/plans/([0-9a-f]{64})")
-_JOB: Final = re.compile(r"/v1/jobs/([0-9a-f]{32})(?:/(take|renew|outcome|cancel))?")
+_JOB: Final = re.compile(r"/v1/jobs/([0-9a-f]{32})(?:/(take|renew|outcome|withdraw|cancel))?")
 _COUNT: Final = re.compile(r"[0-9]{1,15}")
 _STATUS: Final[Mapping[str, HTTPStatus]] = {
     BuildCode.JOB_STATE: HTTPStatus.CONFLICT,
@@ -203,6 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
         if word == "outcome":
             ending = Ending.parse(data)
             return store.finish(job_id, ending.number, ending.outcome)
+        if word == "withdraw":
+            return store.withdraw(job_id)
         return store.cancel(job_id)
 
     def _length(self, at_most: int) -> int:

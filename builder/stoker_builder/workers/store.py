@@ -86,6 +86,8 @@ class JobStore:
                         sql, row, worker.software.key_of(job), self.blobs.has
                     ):
                         break
+            else:
+                rows.share(sql, row)
             return rows.view(sql, row["id"], self._lately_s())
 
     def take(self, job_id: str, worker: WorkerDescription) -> Grant | None:
@@ -150,8 +152,20 @@ class JobStore:
             rows.end(sql, row, event, told)
             return rows.view(sql, job_id, self._lately_s())
 
+    def withdraw(self, job_id: str) -> JobView:
+        """Take back one :meth:`submit`; the job ends when nobody else asked for it, too.
+
+        Raises:
+            BuildError: ``JOB_STATE``: there is no such job.
+        """
+        with self._database.change() as sql:
+            row = rows.one(sql, job_id)
+            if not rows.unshare(sql, row) and row["state"] not in FINAL:
+                rows.end(sql, row, JobEvent.CANCEL, None)
+            return rows.view(sql, job_id, self._lately_s())
+
     def cancel(self, job_id: str) -> JobView:
-        """End a job that nobody wants any more; one that has ended stays as it is.
+        """End a job, whoever asked for it; one that has ended stays as it is.
 
         Raises:
             BuildError: ``JOB_STATE``: there is no such job.

@@ -42,7 +42,7 @@ def await_built(  # noqa: PLR0913  time comes in
         if standing.state in FINAL:
             return executor.outcome(ticket)
         if clock() - began_s >= wait_s:
-            executor.cancel(ticket)
+            executor.withdraw(ticket)
             detail = f"{said}, and that for {wait_s:g} s"
             hint = "start `stoker worker` on such a board, wait longer (--wait-s), or leave it out"
             raise BuildError(BuildCode.NO_WORKER, detail, hint)
