@@ -31,6 +31,7 @@ ARM = Target(name="aarch64-dotprod", arch=Arch.AARCH64, isa=("asimddp",))
 CPUINFO = {
     "haswell": "processor\t: 0\nflags\t\t: fpu sse4_2 avx avx2 fma bmi1 bmi2 f16c\n",
     "alder lake n": "flags\t\t: avx avx2 fma avx_vnni\nbugs\t\t: spectre_v1\n",
+    "sapphire rapids": "flags\t\t: avx avx2 fma avx512f avx512_vnni avx_vnni amx_int8\n",
     "zen 5": "flags : avx avx2 fma avx512f avx512_vnni\n" * 2,
     "skylake x": "flags\t\t: avx avx2 fma avx512f avx512bw\n",
     "sandy bridge": "flags\t\t: fpu sse4_2 avx\n",
@@ -125,7 +126,12 @@ def test_another_architecture_never_runs_here(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("machine", "kernels"),
-    [("zen 5", "avx512_vnni"), ("skylake x", "avx512f"), ("haswell", "avx2")],
+    [
+        ("sapphire rapids", "amx_int8"),
+        ("zen 5", "avx512_vnni"),
+        ("skylake x", "avx512f"),
+        ("haswell", "avx2"),
+    ],
 )
 def test_the_newest_kernels_are_named(machine: str, kernels: str) -> None:
     """The manifest names what ONNX Runtime would choose."""

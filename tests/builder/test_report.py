@@ -9,6 +9,7 @@ from stoker_builder.bench import BuildResult
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.isa import target_runs_natively
 from stoker_builder.report.files import read_report, report_files
+from stoker_builder.report.words import captions
 
 
 def test_a_report_is_read_back_as_it_was_made(built: BuildResult) -> None:
@@ -21,6 +22,22 @@ def test_every_form_can_be_made_again(built: BuildResult) -> None:
     """All files of a report come from the report alone."""
     for name, data in report_files(read_report(built.output)).items():
         assert (built.output / name).read_bytes() == data
+
+
+def test_times_with_tiles_are_not_taken_for_those_of_a_device(built: BuildResult) -> None:
+    """A build machine with AMX is faster than devices that only have what the target asks for."""
+    first = built.report.artifacts[0]
+    assert first.accuracy is not None
+    accuracy = first.accuracy.model_copy(update={"certified_on": "native amx_int8"})
+
+    def said(*isa: str) -> bool:
+        target = first.target.model_copy(update={"isa": isa})
+        artifact = first.model_copy(update={"accuracy": accuracy, "target": target})
+        report = built.report.model_copy(update={"artifacts": (artifact,)})
+        return any(f"{target.name}: answered and timed with amx" in s for s in captions(report))
+
+    assert said("avx2", "avx512_vnni")
+    assert not said("avx2", "avx512_vnni", "amx_int8")
 
 
 def test_distributions_and_bounds_are_in_the_report(built: BuildResult) -> None:

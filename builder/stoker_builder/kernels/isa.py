@@ -28,6 +28,7 @@ from stoker_contract.target import Target
 Arrays = Mapping[str, NDArray[np.generic]]
 
 VNNI: Final = frozenset({"avx512_vnni", "avx_vnni"})
+AMX: Final = "amx_int8"
 
 
 def host_isa(cpuinfo: str | None = None) -> frozenset[str]:
@@ -156,5 +157,6 @@ class IsaRunner:
 
 def best_kernels(isa: frozenset[str]) -> str:
     """Name the newest instruction set among ``isa`` that ONNX Runtime has kernels for."""
-    order = ("avx512_vnni", "avx_vnni", "avx512f", "avx2", "avx", "i8mm", "asimddp", "asimd")
-    return next((feature for feature in order if feature in isa), platform.machine())
+    x86 = (AMX, "avx512_vnni", "avx_vnni", "avx512f", "avx2", "avx")
+    arm = ("i8mm", "asimddp", "asimd")
+    return next((feature for feature in (*x86, *arm) if feature in isa), platform.machine())

@@ -9,7 +9,7 @@ from typing import Final
 
 import psutil
 
-from stoker_builder.kernels.isa import host_isa
+from stoker_builder.kernels.isa import AMX, VNNI, best_kernels, host_isa
 
 _CPU_FREQUENCY: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _THROTTLE_COUNT: Final = Path("/sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count")
@@ -45,18 +45,14 @@ class Machine:
         words = "".join(c.lower() if c.isalnum() else " " for c in self.cpu_model).split()
         noise = {"r", "tm", "cpu", "processor", "core", "with", "ghz"}
         kept = [w for w in words if w not in noise][:4] or [self.arch]
-        kernels = "vnni" if {"avx512_vnni", "avx_vnni"} & set(self.isa) else None
+        kernels = "amx" if AMX in self.isa else "vnni" if VNNI & set(self.isa) else None
         told = [self.signature, kernels]
         return "-".join([*kept, *(word for word in told if word), f"{self.cores}c"])
 
     @property
     def summary(self) -> str:
         """One line for a table's caption and for ``Latency.measured_on``."""
-        best = next(
-            (f for f in ("avx512_vnni", "avx_vnni", "avx512f", "avx2", "asimddp") if f in self.isa),
-            self.arch,
-        )
-        return f"{self.cpu_model}, {self.cores} cores, {best}"
+        return f"{self.cpu_model}, {self.cores} cores, {best_kernels(frozenset(self.isa))}"
 
     def to_object(self) -> dict[str, object]:
         """Return what goes into a report as JSON."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from stoker_builder.kernels.isa import AMX
 from stoker_builder.report.document import Candidate, Report
 from stoker_builder.rows import Mark
 from stoker_contract.manifest import Accuracy, Fusion
@@ -99,6 +100,22 @@ def captions(report: Report) -> Iterator[str]:
     yield f"{gates.metric} on {samples} held-out samples; bound at {gates.confidence:.0%}"
     if report.data.note:
         yield report.data.note
+    if flattered := ", ".join(_flattered(report)):
+        yield f"{flattered}: answered and timed with {AMX}, which such devices need not have"
+
+
+def _flattered(report: Report) -> dict[str, None]:
+    """Targets whose artifacts ran here on tiles that the target does not ask for.
+
+    Tiles multiply integers exactly, as VNNI does: answers are the devices' own, times are not.
+    """
+    return {
+        artifact.target.name: None
+        for artifact in report.artifacts
+        if artifact.accuracy is not None
+        and artifact.accuracy.certified_on == f"native {AMX}"
+        and AMX not in artifact.target.isa
+    }
 
 
 def warnings(report: Report) -> Iterator[str]:
