@@ -16,6 +16,7 @@ from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.judging import judge_target
 from stoker_builder.kernels.cap import CapError, CappedRuntime, capped_runtime
 from stoker_builder.kernels.engines import compiled_once
+from stoker_builder.kernels.isa import AMX, target_runs_natively
 from stoker_builder.kernels.places import cap_for
 from stoker_builder.latency.machine import describe_machine
 from stoker_builder.models.source import ingest
@@ -122,11 +123,15 @@ def _prepare(
 
 def _capped(targets: tuple[TargetSpec, ...], progress: Progress) -> CappedRuntime | None:
     """ONNX Runtime for targets with an older processor than this one, if it can be made."""
-    older = [target.name for target in targets if cap_for(target.target) is not None]
+    older = [target for target in targets if cap_for(target.target) is not None]
     if not older:
         return None
     try:
         return capped_runtime()
     except CapError as error:
-        progress.note(f"{', '.join(older)}: emulated, and not timed in ONNX Runtime: {error}")
+        for target in older:
+            instead = "emulated, and not timed"
+            if target_runs_natively(target.target):
+                instead = f"timed with {AMX}"
+            progress.note(f"{target.name}: {instead} in ONNX Runtime: {error}")
         return None

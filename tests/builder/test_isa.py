@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.kernels.cap import LEVEL, CapError, capped_runtime
+from stoker_builder.kernels.cap import LEVEL, CapError, CappedRuntime, capped_runtime
 from stoker_builder.kernels.engines import EngineChild
 from stoker_builder.kernels.isa import (
     IsaRunner,
@@ -20,18 +20,22 @@ from stoker_builder.kernels.isa import (
     target_runs_here,
     target_runs_natively,
 )
-from stoker_builder.kernels.places import Place, Way, place_for
+from stoker_builder.kernels.places import AVX512_CAP, VNNI_CAP, Place, Way, place_for
+from stoker_builder.targets import load_target
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import Arch, Runtime, Target
 
 V3 = Target(name="x86-64-v3", arch=Arch.X86_64, isa=("avx2", "fma"))
 VNNI = Target(name="x86-64-vnni", arch=Arch.X86_64, isa=("avx2", "avx512_vnni|avx_vnni"))
+AVX512 = Target(name="skylake-x", arch=Arch.X86_64, isa=("avx2", "avx512f"))
+BF16 = load_target("x86-64-bf16").target
+AMX = load_target("x86-64-amx").target
 ARM = Target(name="aarch64-dotprod", arch=Arch.AARCH64, isa=("asimddp",))
 
 CPUINFO = {
     "haswell": "processor\t: 0\nflags\t\t: fpu sse4_2 avx avx2 fma bmi1 bmi2 f16c\n",
     "alder lake n": "flags\t\t: avx avx2 fma avx_vnni\nbugs\t\t: spectre_v1\n",
-    "sapphire rapids": "flags\t\t: avx avx2 fma avx512f avx512_vnni avx_vnni amx_int8\n",
+    "sapphire rapids": "flags\t: avx avx2 fma avx512f avx512_vnni avx512_bf16 amx_int8 amx_bf16\n",
     "zen 5": "flags : avx avx2 fma avx512f avx512_vnni\n" * 2,
     "skylake x": "flags\t\t: avx avx2 fma avx512f avx512bw\n",
     "sandy bridge": "flags\t\t: fpu sse4_2 avx\n",
@@ -180,6 +184,60 @@ def test_a_capped_runtime_answers_as_an_emulated_one(saturating_model: Path) -> 
 
     expected = emulated().run(saturating_model, inputs).outputs
     assert all((a == e["y"]).all() for a, e in zip(answers, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [
+        (V3, "amx_int8 capped at AVX2"),
+        (AVX512, "amx_int8 capped at AVX512_CORE"),
+        (VNNI, "amx_int8 capped at AVX512_CORE_VNNI"),
+        (BF16, "amx_int8 capped at AVX512_CORE_BF16"),
+        (AMX, "native amx_int8"),
+    ],
+)
+def test_nothing_runs_faster_than_on_the_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target, wanted: str
+) -> None:
+    """A newer processor is taken for one of the target, where its kernels would differ."""
+    pretend(monkeypatch, "sapphire rapids")
+    for runtime in (Runtime.ONNXRUNTIME, Runtime.OPENVINO):
+        place = place_for(target, runtime, CappedRuntime(tmp_path))
+        assert place.name == wanted
+        assert place.floats_as_here == (target is not V3)
+
+
+def test_tiles_are_no_reason_to_emulate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a copy to cap, a target with VNNI is answered natively: the sums are the same."""
+    pretend(monkeypatch, "sapphire rapids")
+    assert place_for(VNNI, Runtime.ONNXRUNTIME).name == "native amx_int8"
+    assert place_for(V3, Runtime.ONNXRUNTIME).way is Way.EMULATED
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    for module in ("isa", "places"):
+        monkeypatch.setattr(f"stoker_builder.kernels.{module}.host_isa", lambda: isa_of(machine))
+
+
+@pytest.mark.parametrize("target", [VNNI, AVX512])
+def test_a_processor_with_vnni_is_taken_for_one_with_or_without(
+    saturating_model: Path, target: Target
+) -> None:
+    """The copy of ONNX Runtime loses what the target has not, and nothing else."""
+    try:
+        runtime = capped_runtime()
+    except CapError as error:
+        pytest.skip(str(error))
+    if not host_isa() >= {"avx512_vnni", "avx512bw"}:
+        pytest.skip("this processor has no AVX-512 with VNNI")
+    level = VNNI_CAP if target is VNNI else AVX512_CAP
+    place = Place(Way.CAPPED, level, runtime.environment(level), runtime.packages)
+
+    with EngineChild(saturating_model, SessionOptions(), bytes_of(255), place) as capped:
+        largest = capped.run(bytes_of(255))["y"].max()
+
+    assert (largest == 8 * 255 * 127) == (target is VNNI)
 
 
 def test_a_copy_that_was_not_told_is_not_believed(

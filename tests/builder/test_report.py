@@ -7,9 +7,10 @@ import pytest
 
 from stoker_builder.bench import BuildResult
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.kernels.isa import target_runs_natively
+from stoker_builder.kernels.places import native, place_for
 from stoker_builder.report.files import read_report, report_files
 from stoker_builder.report.words import captions
+from stoker_contract.target import Runtime
 
 
 def test_a_report_is_read_back_as_it_was_made(built: BuildResult) -> None:
@@ -64,7 +65,11 @@ def test_starting_is_measured_for_what_ships(built: BuildResult) -> None:
 
 def test_what_ships_is_looked_into_where_its_kernels_are(built: BuildResult, traces: Path) -> None:
     """Operators, uses of the cores and a trace, for the targets that this machine runs."""
-    here = [a.target.name for a in built.manifest.artifacts if target_runs_natively(a.target)]
+    here = [
+        artifact.target.name
+        for artifact in built.manifest.artifacts
+        if place_for(artifact.target, artifact.session.runtime or Runtime.ONNXRUNTIME) == native()
+    ]
 
     assert sorted(profile.target for profile in built.report.profiles) == sorted(here)
     for profile in built.report.profiles:

@@ -52,7 +52,9 @@ class CappedRuntime:
         """What a process needs beside the module path.
 
         Args:
-            level: ``AVX2``, or ``AVX512_CORE`` for a processor with AVX-512 but without VNNI.
+            level: one of oneDNN's: ``AVX2``, ``AVX512_CORE`` for a processor without VNNI,
+                ``AVX512_CORE_VNNI`` for one that has that, ``AVX512_CORE_BF16`` for one that has
+                both; neither has AMX.
         """
         return {"LD_PRELOAD": str(self.packages / _LIBRARY), LEVEL: level}
 

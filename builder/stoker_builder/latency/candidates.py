@@ -76,6 +76,10 @@ class TorchRoutes:
     calibration: Samples
     note: Callable[[str], None]
 
+    def in_floats(self) -> "TorchRoutes":
+        """Those that compute in FP32 only."""
+        return replace(self, wanted=[route for route in self.wanted if route.method == "eager"])
+
 
 def time_candidates(  # noqa: PLR0913  what to time, where and how
     source: SourceModel,
@@ -96,7 +100,7 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
         source: where the candidates came from; eager is timed if that was PyTorch.
         files: of the candidates.
         inputs: one sample.
-        place: with which instructions; eager is timed with this machine's own only.
+        place: with which instructions; eager is timed where those of FP32 are this machine's own.
         routes: PyTorch's own, which are left out where they can not run the model.
         threads: of each run, of everything alike.
         seconds: per variant, unless it has a thousand samples sooner.
@@ -109,8 +113,9 @@ def time_candidates(  # noqa: PLR0913  what to time, where and how
     """
     with ExitStack() as stack:
         variants: dict[str, Variant] = {}
-        if source.torch is not None and place.way is Way.NATIVE:
-            variants |= _started(source.torch, inputs, routes, threads, stack)
+        if source.torch is not None and place.floats_as_here:
+            there = routes if place.way is Way.NATIVE else routes.in_floats()
+            variants |= _started(source.torch, inputs, there, threads, stack)
         if unoptimised:
             plain = SessionOptions(graph_optimisation="disabled", intra_op_threads=threads)
             variants[UNOPTIMISED] = _variant(files[REFERENCE], inputs, plain)
