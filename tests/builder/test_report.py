@@ -7,6 +7,7 @@ import pytest
 
 from stoker_builder.bench import BuildResult
 from stoker_builder.errors import BuildCode, BuildError
+from stoker_builder.kernels.cap import CappedRuntime
 from stoker_builder.kernels.places import native, place_for
 from stoker_builder.report.files import read_report, report_files
 from stoker_builder.report.words import captions
@@ -65,11 +66,9 @@ def test_starting_is_measured_for_what_ships(built: BuildResult) -> None:
 
 def test_what_ships_is_looked_into_where_its_kernels_are(built: BuildResult, traces: Path) -> None:
     """Operators, uses of the cores and a trace, for the targets that this machine runs."""
-    here = [
-        artifact.target.name
-        for artifact in built.manifest.artifacts
-        if place_for(artifact.target, artifact.session.runtime or Runtime.ONNXRUNTIME) == native()
-    ]
+    capped = CappedRuntime(traces)
+    ran = [(a.target, a.session.runtime or Runtime.ONNXRUNTIME) for a in built.manifest.artifacts]
+    here = [on.name for on, runtime in ran if place_for(on, runtime, capped) == native()]
 
     assert sorted(profile.target for profile in built.report.profiles) == sorted(here)
     for profile in built.report.profiles:
