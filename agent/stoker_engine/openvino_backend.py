@@ -77,7 +77,7 @@ class OpenVinoEngine:
 
     def _run(self, inputs: Mapping[str, Array], wanted: Sequence[str]) -> Sequence[Array]:
         request = self._request()
-        request.infer(dict(inputs), share_inputs=True)
+        request.infer(dict(inputs), share_inputs=True, share_outputs=True)
         # copied: the next run of this thread writes into the same memory
         return [np.array(request.get_output_tensor(self._places[name]).data) for name in wanted]
 
