@@ -144,6 +144,8 @@ def _correct(order: Order) -> None:
 def _quantise_statically(order: Order) -> None:
     recipe = order.recipe
     overrides, excluded = _seven_bits(order.model) if recipe.overflow == "seven-bits" else ({}, [])
+    if recipe.signed_inputs:
+        overrides |= _signed_inputs(order.model)
     options: dict[str, Any] = {"TensorQuantOverrides": overrides} if overrides else {}
     if recipe.symmetric:
         options |= {"ActivationSymmetric": True, "WeightSymmetric": True}
@@ -216,6 +218,13 @@ def _seven_bits(path: Path) -> tuple[dict[str, list[dict[str, Any]]], list[str]]
         if not is_depthwise(shapes.get(node.input[1], ()))
     }
     return overrides, [node.name for node in convolutions[:1]]
+
+
+def _signed_inputs(path: Path) -> dict[str, list[dict[str, Any]]]:
+    graph = onnx.load(path, load_external_data=False).graph
+    given = {tensor.name for tensor in graph.initializer}
+    around_zero = {"quant_type": QuantType.QInt8, "symmetric": True}
+    return {one.name: [dict(around_zero)] for one in graph.input if one.name not in given}
 
 
 class _quiet_logging:  # noqa: N801  a context manager, used like a function

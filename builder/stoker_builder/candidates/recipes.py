@@ -35,6 +35,8 @@ class Recipe:
         inputs_only: only what goes into a multiplication with a weight is quantised, and biases
             stay in floating point, so that what follows a multiplication fuses into it.
         symmetric: activations are quantised around zero.
+        signed_inputs: what goes into the model is quantised around zero and signed, whatever the
+            other activations are: a first convolution has no zero point to take off again.
         as_exported: the graph is quantised as it came, without the optimisations of ONNX Runtime,
             whose own operators are opaque to another runtime.
         corrects_bias: biases take back what rounding ``of weights`` does to the means, see
@@ -54,6 +56,7 @@ class Recipe:
     overflow: Overflow = "ignored"
     inputs_only: bool = False
     symmetric: bool = False
+    signed_inputs: bool = False
     as_exported: bool = False
     corrects_bias: CorrectsBias = "of weights"
     runtimes: tuple[Runtime, ...] | None = None
@@ -69,6 +72,13 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
         recipe.name: recipe
         for recipe in (
             Recipe("int8-perchannel", "U8S8, weights per channel"),
+            Recipe(
+                "int8-signed-inputs",
+                "U8S8, what goes into the model S8 around zero",
+                signed_inputs=True,
+                # ONNX Runtime has no fast kernel for it
+                runtimes=(Runtime.OPENVINO,),
+            ),
             Recipe("int8-percentile", "U8S8, outliers of activations clipped", ranges="percentile"),
             Recipe("int8-entropy", "U8S8, activations clipped by entropy", ranges="entropy"),
             Recipe(
