@@ -144,6 +144,7 @@ def _correct(order: Order) -> None:
 def _quantise_statically(order: Order) -> None:
     recipe = order.recipe
     overrides, excluded = _seven_bits(order.model) if recipe.overflow == "seven-bits" else ({}, [])
+    excluded += _narrow(order.model, recipe.min_channels)
     if recipe.signed_inputs:
         overrides |= _signed_inputs(order.model)
     options: dict[str, Any] = {"TensorQuantOverrides": overrides} if overrides else {}
@@ -218,6 +219,25 @@ def _seven_bits(path: Path) -> tuple[dict[str, list[dict[str, Any]]], list[str]]
         if not is_depthwise(shapes.get(node.input[1], ()))
     }
     return overrides, [node.name for node in convolutions[:1]]
+
+
+def _narrow(path: Path, min_channels: int) -> list[str]:
+    """Convolutions with few output channels."""
+    graph = onnx.load(path, load_external_data=False).graph
+    shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in graph.initializer}
+
+    def channels(node: onnx.NodeProto) -> int:
+        """What it makes at once; ``min_channels`` where that is not known."""
+        shape = shapes.get(node.input[1], ())
+        if len(shape) < 2:  # noqa: PLR2004  of a weight that is computed nothing is known
+            return min_channels
+        if node.op_type == "Conv":
+            return shape[0]
+        groups = (attribute.i for attribute in node.attribute if attribute.name == "group")
+        return shape[1] * int(next(groups, 1))
+
+    convolutions = [node for node in graph.node if node.op_type in {"Conv", "ConvTranspose"}]
+    return [node.name for node in convolutions if channels(node) < min_channels]
 
 
 def _signed_inputs(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -34,6 +34,8 @@ class Recipe:
             neighbours that are too large together, see :mod:`candidates.overflow`.
         inputs_only: only what goes into a multiplication with a weight is quantised, and biases
             stay in floating point, so that what follows a multiplication fuses into it.
+        min_channels: convolutions with fewer output channels stay in floating point: kernels make
+            sixteen or more at once, and one costs as much.
         symmetric: activations are quantised around zero.
         signed_inputs: what goes into the model is quantised around zero and signed, whatever the
             other activations are: a first convolution has no zero point to take off again.
@@ -55,6 +57,7 @@ class Recipe:
     operators: tuple[str, ...] | None = None
     overflow: Overflow = "ignored"
     inputs_only: bool = False
+    min_channels: int = 1
     symmetric: bool = False
     signed_inputs: bool = False
     as_exported: bool = False
@@ -132,8 +135,21 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
                 "U8S8, only what goes into multiplications, what follows fuses",
                 operators=MULTIPLYING,
                 inputs_only=True,
+                min_channels=4,
                 corrects_bias="measured",
                 # ONNX Runtime fuses only what is quantised on both sides
+                runtimes=(Runtime.OPENVINO,),
+            ),
+            Recipe(
+                "int8-inputs-signed",
+                "S8S8 around zero, only what goes into multiplications",
+                activations="s8",
+                operators=MULTIPLYING,
+                inputs_only=True,
+                min_channels=4,
+                symmetric=True,
+                corrects_bias="measured",
+                # tiles take signed numbers as they are; VNNI gains nothing
                 runtimes=(Runtime.OPENVINO,),
             ),
             Recipe(
@@ -141,6 +157,7 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
                 "what goes into multiplications, no pair of weights can overflow without VNNI",
                 operators=MULTIPLYING,
                 inputs_only=True,
+                min_channels=4,
                 corrects_bias="measured",
                 overflow="pairs",
                 runtimes=(Runtime.OPENVINO,),
