@@ -1,6 +1,5 @@
 """From recipes to files, and what each runtime makes of each file."""
 
-from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -8,9 +7,10 @@ from stoker_builder.bench import Bench
 from stoker_builder.cache import digest_of_file
 from stoker_builder.candidates.audit import MIN_SHARE_AT_ALL, Audit, audit, too_little
 from stoker_builder.candidates.candidate import REFERENCE, Candidate
-from stoker_builder.candidates.recipes import FP32, GIVEN, RECIPES
+from stoker_builder.candidates.recipes import FP32, GIVEN, RECIPES, Recipe
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.progress import Progress
+from stoker_contract.manifest import DType
 from stoker_contract.target import Arch, Runtime
 
 
@@ -27,14 +27,18 @@ def make_files(bench: Bench, progress: Progress) -> None:
     names = []
     every = (name for target in bench.targets for name in bench.recipes_for(target))
     for name in dict.fromkeys(every):
-        if reason := _not_worth_making(bench, RECIPES[name].operators):
+        if reason := _not_worth_making(bench, RECIPES[name]):
             bench.failures[name] = reason
         else:
             names.append(name)
     _quantise(bench, names, progress)
 
 
-def _not_worth_making(bench: Bench, wanted: Collection[str] | None) -> str:
+def _not_worth_making(bench: Bench, recipe: Recipe) -> str:
+    takes = {spec.dtype for spec in bench.source.io.inputs}
+    if recipe.signed_inputs and DType.FP32 not in takes:
+        return "the model takes whole numbers only"
+    wanted = recipe.operators
     if wanted is None:
         return ""
     if not operators_in(bench.source.path) & set(wanted):

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnx
 from onnxruntime.quantization import (
@@ -33,6 +33,8 @@ from stoker_builder.candidates.ranges import Observer, save_ranges
 from stoker_builder.candidates.recipes import MULTIPLYING, Ranges, Recipe
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.split import Part
+
+_FLOAT: Final = onnx.TensorProto.FLOAT
 
 
 class Quantiser:
@@ -243,8 +245,10 @@ def _narrow(path: Path, min_channels: int) -> list[str]:
 def _signed_inputs(path: Path) -> dict[str, list[dict[str, Any]]]:
     graph = onnx.load(path, load_external_data=False).graph
     given = {tensor.name for tensor in graph.initializer}
+    taken = [one for one in graph.input if one.name not in given]
+    floats = [one.name for one in taken if one.type.tensor_type.elem_type == _FLOAT]
     around_zero = {"quant_type": QuantType.QInt8, "symmetric": True}
-    return {one.name: [dict(around_zero)] for one in graph.input if one.name not in given}
+    return {name: [dict(around_zero)] for name in floats}
 
 
 class _quiet_logging:  # noqa: N801  a context manager, used like a function
