@@ -128,13 +128,13 @@ def _attempt(
 def _build(workload: Workload, release: Path, options: list[str]) -> None:
     """Let ``stoker build`` make the release, for this machine and for one with AVX2 only."""
     here = [s for s in map(load_target, target_names()) if target_runs_natively(s.target)]
-    best = max(here, key=lambda spec: spec.preference).name
+    best = [max(here, key=lambda spec: spec.preference).name] if here else []
     command = [
         str(Path(sys.executable).with_name("stoker")),
         *("build", "--model", workload.model, "--data", workload.data),
         *(f"--data-arg={name}={value}" for name, value in workload.data_arguments.items()),
         *("--name", workload.name, "--version", "1.0.0", "--counter", "1"),
-        *("--targets", ",".join(dict.fromkeys([best, AVX2_TARGET]))),
+        *("--targets", ",".join(dict.fromkeys([*best, AVX2_TARGET]))),
         *("--output", str(release)),
         *options,
     ]

@@ -163,6 +163,14 @@ def _in_order(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return ordered
 
 
+def test_a_narrow_convolution_is_left_by_a_recipe_that_says_so() -> None:
+    """However much of the model it is."""
+    whole = Audit(90, (FloatNode("FusedConv narrow", 300, channels=1),), (), 0)
+
+    assert whole.among(("Conv",), min_channels=4).left_macs == 300
+    assert whole.among(("Conv",), min_channels=1).left_macs == 0
+
+
 def test_what_a_recipe_leaves_alone_is_no_fault_of_its_file() -> None:
     """A recipe for matrix products is judged by those; the share says how much that is."""
     products = FloatNode("MatMul small", 10)

@@ -1,5 +1,6 @@
 """Instruction sets: what this machine has, and whose kernels answered."""
 
+import subprocess
 from itertools import repeat
 from pathlib import Path
 
@@ -20,7 +21,15 @@ from stoker_builder.kernels.isa import (
     target_runs_here,
     target_runs_natively,
 )
-from stoker_builder.kernels.places import AVX512_CAP, VNNI_CAP, Place, Way, place_for
+from stoker_builder.kernels.places import (
+    AVX2_CAP,
+    AVX512_CAP,
+    BF16_CAP,
+    VNNI_CAP,
+    Place,
+    Way,
+    place_for,
+)
 from stoker_builder.targets import load_target
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import Arch, Runtime, Target
@@ -30,6 +39,7 @@ VNNI = Target(name="x86-64-vnni", arch=Arch.X86_64, isa=("avx2", "avx512_vnni|av
 AVX512 = Target(name="skylake-x", arch=Arch.X86_64, isa=("avx2", "avx512f"))
 BF16 = load_target("x86-64-bf16").target
 AMX = load_target("x86-64-amx").target
+TILES = Target(name="tiles", arch=Arch.X86_64, isa=("avx2", "amx_int8"))
 ARM = Target(name="aarch64-dotprod", arch=Arch.AARCH64, isa=("asimddp",))
 
 CPUINFO = {
@@ -194,6 +204,7 @@ def test_a_capped_runtime_answers_as_an_emulated_one(saturating_model: Path) -> 
         (VNNI, "amx_int8 capped at AVX512_CORE_VNNI"),
         (BF16, "amx_int8 capped at AVX512_CORE_BF16"),
         (AMX, "native amx_int8"),
+        (TILES, "native amx_int8"),
     ],
 )
 def test_nothing_runs_faster_than_on_the_devices(
@@ -208,8 +219,9 @@ def test_nothing_runs_faster_than_on_the_devices(
 
 
 def test_tiles_are_no_reason_to_emulate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a copy to cap, a target with VNNI is answered natively: the sums are the same."""
+    """Without a copy to cap, a target with VNNI runs natively, in both runtimes alike."""
     pretend(monkeypatch, "sapphire rapids")
+    assert place_for(VNNI, Runtime.ONNXRUNTIME) == place_for(VNNI, Runtime.OPENVINO)
     assert place_for(VNNI, Runtime.ONNXRUNTIME).name == "native amx_int8"
     assert place_for(V3, Runtime.ONNXRUNTIME).way is Way.EMULATED
 
@@ -224,13 +236,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
 def test_a_processor_with_vnni_is_taken_for_one_with_or_without(
     saturating_model: Path, target: Target
 ) -> None:
-    """The copy of ONNX Runtime loses what the target has not, and nothing else."""
-    try:
-        runtime = capped_runtime()
-    except CapError as error:
-        pytest.skip(str(error))
+    """The copy of ONNX Runtime saturates where the target would, and nowhere else."""
     if not host_isa() >= {"avx512_vnni", "avx512bw"}:
         pytest.skip("this processor has no AVX-512 with VNNI")
+    runtime = copied_runtime()
     level = VNNI_CAP if target is VNNI else AVX512_CAP
     place = Place(Way.CAPPED, level, runtime.environment(level), runtime.packages)
 
@@ -238,6 +247,63 @@ def test_a_processor_with_vnni_is_taken_for_one_with_or_without(
         largest = capped.run(bytes_of(255))["y"].max()
 
     assert (largest == 8 * 255 * 127) == (target is VNNI)
+
+
+def copied_runtime() -> CappedRuntime:
+    try:
+        return capped_runtime()
+    except CapError as error:
+        pytest.skip(str(error))
+
+
+ASKS = """
+#include <stdio.h>
+int main(void) {
+    for (unsigned sub = 0; sub < 2; sub++) {
+        unsigned a = 7, b, c = sub, d;
+        __asm__ volatile(".byte 0x0f, 0x0b" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+        printf("%u %u %u %u ", a, b, c, d);
+    }
+    return 0;
+}
+"""
+# which of the eight numbers, and which bit of it
+FEATURES = {
+    "avx512f": (1, 16),
+    "avx512_vnni": (2, 11),
+    "amx_bf16": (3, 22),
+    "amx_tile": (3, 24),
+    "amx_int8": (3, 25),
+    "avx_vnni": (4, 4),
+    "avx512_bf16": (4, 5),
+}
+
+
+@pytest.mark.parametrize(
+    ("level", "kept"),
+    [
+        (AVX2_CAP, set()),
+        (AVX512_CAP, {"avx512f"}),
+        (VNNI_CAP, {"avx512f", "avx512_vnni", "avx_vnni"}),
+        (BF16_CAP, {"avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16"}),
+    ],
+)
+def test_a_cap_hides_what_is_newer_and_nothing_else(
+    tmp_path: Path, level: str, kept: set[str]
+) -> None:
+    """A program that traps where it would ask the processor is told of an older one."""
+    runtime = copied_runtime()
+    source, program = tmp_path / "asks.c", tmp_path / "asks"
+    source.write_text(ASKS)
+    subprocess.run(["gcc", "-o", str(program), str(source)], check=True)
+
+    done = subprocess.run(
+        [program], env=runtime.environment(level), capture_output=True, text=True, check=True
+    )
+
+    told = [int(number) for number in done.stdout.split()]
+    seen = {name for name, (place, bit) in FEATURES.items() if told[place] >> bit & 1}
+    assert seen == kept & host_isa()
 
 
 def test_a_copy_that_was_not_told_is_not_believed(

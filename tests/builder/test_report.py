@@ -10,7 +10,7 @@ from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.cap import CappedRuntime
 from stoker_builder.kernels.places import native, place_for
 from stoker_builder.report.files import read_report, report_files
-from stoker_builder.report.words import captions
+from stoker_builder.report.words import captions, compared_with
 from stoker_contract.target import Runtime
 
 
@@ -40,6 +40,21 @@ def test_times_with_tiles_are_not_taken_for_those_of_a_device(built: BuildResult
 
     assert said("avx2", "avx512_vnni")
     assert not said("avx2", "avx512_vnni", "amx_int8")
+
+
+def test_tables_begin_with_what_took_turns_with_their_rows(built: BuildResult) -> None:
+    """PyTorch is timed in every place where nothing of it is hidden; one is enough to see."""
+    report = built.report
+    row = next(row for row in report.candidates if row.latency)
+    assert row.latency is not None
+    here = report.baselines[0].model_copy(update={"measured_on": row.latency.measured_on})
+    elsewhere = here.model_copy(update={"measured_on": "another place"})
+
+    both = report.model_copy(update={"baselines": (elsewhere, here)})
+    neither = report.model_copy(update={"baselines": (elsewhere,)})
+
+    assert compared_with(both) == (here,)
+    assert compared_with(neither) == (elsewhere,)
 
 
 def test_distributions_and_bounds_are_in_the_report(built: BuildResult) -> None:

@@ -59,10 +59,15 @@ _CONVOLUTIONS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class FloatNode:
-    """A node that multiplies in floating point."""
+    """A node that multiplies in floating point.
+
+    Attributes:
+        channels: that a convolution makes; 0 for what is none.
+    """
 
     name: str
     macs: int
+    channels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +110,18 @@ class Audit:
         kept_its_word = self.quantised_macs >= MIN_QUANTISED_SHARE * meant > 0
         return kept_its_word and self.share >= MIN_SHARE_AT_ALL and not self.uncounted
 
-    def among(self, operators: Collection[str]) -> "Audit":
-        """The same for a recipe that quantises some operators only, and leaves the others."""
-        kept = tuple(node for node in self.float_nodes if _is_one_of(node.name, operators))
+    def among(self, operators: Collection[str], min_channels: int = 1) -> "Audit":
+        """The same for a recipe that quantises some operators only, and leaves the others.
+
+        Args:
+            operators: that are quantised.
+            min_channels: convolutions that make fewer are left, too.
+        """
+        kept = tuple(
+            node
+            for node in self.float_nodes
+            if _is_one_of(node.name, operators) and not 0 < node.channels < min_channels
+        )
         uncounted = tuple(name for name in self.uncounted if _is_one_of(name, operators))
         left = self.float_macs - sum(node.macs for node in kept)
         return replace(self, float_nodes=kept, uncounted=uncounted, left_macs=left)
@@ -211,7 +225,7 @@ def count(model: onnx.ModelProto, kernels: Mapping[str, Kernel]) -> Audit:
         elif is_integer:
             quantised += macs
         else:
-            floating.append(FloatNode(name, macs))
+            floating.append(FloatNode(name, macs, _channels(node.op_type, kernel)))
     floating.sort(key=lambda node: -node.macs)
     transposes = sum(node.op_type == "Transpose" for node in model.graph.node)
     return Audit(quantised, tuple(floating), tuple(uncounted), transposes)
@@ -231,6 +245,12 @@ def _weight(
     if kernel is not None and len(kernel.inputs) > position:
         return kernel.inputs[position]
     return None
+
+
+def _channels(op_type: str, kernel: Kernel | None) -> int:
+    if kernel is None or op_type not in _CONVOLUTIONS or len(kernel.output) < 2:  # noqa: PLR2004
+        return 0
+    return kernel.output[1]
 
 
 def _macs(op_type: str, kernel: Kernel | None, weight: tuple[int, ...] | None) -> int | None:

@@ -37,7 +37,7 @@ def make_files(bench: Bench, progress: Progress) -> None:
 def _not_worth_making(bench: Bench, recipe: Recipe) -> str:
     takes = {spec.dtype for spec in bench.source.io.inputs}
     if recipe.signed_inputs and DType.FP32 not in takes:
-        return "the model takes whole numbers only"
+        return "the model takes no FP32"
     wanted = recipe.operators
     if wanted is None:
         return ""
@@ -167,7 +167,9 @@ def _audit(bench: Bench, candidate: Candidate, arch: Arch | None) -> Audit:
         base = bench.audits.get(bench.audit_name(of_base, arch or bench.machine.arch))
         return found if base is None else found.beside(base)
     recipe = RECIPES.get(candidate.recipe)
-    return found if recipe is None or recipe.operators is None else found.among(recipe.operators)
+    if recipe is None or recipe.operators is None:
+        return found
+    return found.among(recipe.operators, recipe.min_channels)
 
 
 def _audit_all(bench: Bench, candidate: Candidate, arch: Arch | None) -> Audit:

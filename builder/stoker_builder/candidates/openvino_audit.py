@@ -43,7 +43,8 @@ def audit_openvino(path: Path, session: SessionOptions) -> Audit:
         elif kernel.lower().endswith(_EIGHT_BITS):  # some plugins' kernels shout, some do not
             quantised += macs
         else:
-            floating.append(FloatNode(name, macs))
+            made = 0 if kind in _PRODUCTS else int(layer.get_output_partial_shape(0).to_shape()[1])
+            floating.append(FloatNode(name, macs, made))
     floating.sort(key=lambda node: -node.macs)
     return Audit(quantised, tuple(floating), tuple(uncounted), transposes)
 

@@ -67,7 +67,7 @@ def target_runs_natively(target: Target, isa: frozenset[str] | None = None) -> b
     """
     isa = host_isa() if isa is None else isa
     wanted = {feature for choice in target.isa for feature in choice.split("|")}
-    return target_runs_here(target, isa) and (not isa & VNNI or bool(wanted & VNNI))
+    return target_runs_here(target, isa) and (not isa & VNNI or bool(wanted & (VNNI | {AMX})))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 OpenVINO can be told to use no newer instructions than a processor of the target has, so its
 answers and its times are those of the target's kernels, on this core. ONNX Runtime can not be
-told; a copy of it can be lied to, see :mod:`kernels.cap`. Where that can not be made, it is
-emulated, which gives answers, slowly, and no times.
+told; a copy of it can be lied to, see :mod:`kernels.cap`. Where that can not be made, what answers
+alike is run as it is, and the rest is emulated, which gives answers, slowly, and no times.
 """
 
 from collections.abc import Mapping
@@ -70,10 +70,10 @@ def place_for(target: Target, runtime: Runtime, capped: CappedRuntime | None = N
         runtime: whose candidates.
         capped: ONNX Runtime for older processors, if there is one.
     """
-    level = cap_for(target)
-    if level is None or (runtime is not Runtime.OPENVINO and capped is None):
+    level, natively = cap_for(target), target_runs_natively(target)
+    if level is None or (capped is None and (natively or runtime is not Runtime.OPENVINO)):
         # tiles answer as VNNI does, only faster: better than an emulator, which is never timed
-        return native() if target_runs_natively(target) else EMULATED
+        return native() if natively else EMULATED
     return Place(
         Way.CAPPED,
         f"{best_kernels(host_isa())} capped at {level}",
@@ -90,7 +90,7 @@ def cap_for(target: Target) -> str | None:
     here = all(set(choice.split("|")) & isa for choice in target.isa)
     if target.arch != "x86_64" or not here:
         return None
-    if isa & VNNI and not wanted & VNNI:
+    if isa & VNNI and not wanted & (VNNI | {AMX}):
         return AVX512_CAP if any(feature.startswith("avx512") for feature in wanted) else AVX2_CAP
     if AMX in isa and AMX not in wanted:
         return BF16_CAP if "avx512_bf16" in wanted else VNNI_CAP

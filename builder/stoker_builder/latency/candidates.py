@@ -77,7 +77,7 @@ class TorchRoutes:
     note: Callable[[str], None]
 
     def in_floats(self) -> "TorchRoutes":
-        """Those that compute in FP32 only."""
+        """PyTorch as it comes, whose instructions are hidden nowhere but under AVX2."""
         return replace(self, wanted=[route for route in self.wanted if route.method == "eager"])
 
 

@@ -48,7 +48,6 @@ def report_of(
         manifest: of the release.
         profiles: what was seen inside the artifacts that ship.
     """
-    timings = bench.native_timings
     machine = bench.machine
     return Report(
         release=manifest.release,
@@ -99,6 +98,7 @@ def report_of(
                 measured_on=timings.measured_on[:_LINE],
                 latency=figures_of(stats),
             )
+            for timings in bench.timings.values()
             for name, stats in timings.stats.items()
             if name in BASELINES
         ),

@@ -5,7 +5,15 @@ from typing import Final
 
 from stoker_builder.profiling.operators import OperatorProfile
 from stoker_builder.report.document import Report
-from stoker_builder.report.words import captions, cells, certified_on, milliseconds, title, warnings
+from stoker_builder.report.words import (
+    captions,
+    cells,
+    certified_on,
+    compared_with,
+    milliseconds,
+    title,
+    warnings,
+)
 
 _SPECIAL: Final = str.maketrans({c: f"\\{c}" for c in "\\|`*_[]<>#"})
 
@@ -38,7 +46,8 @@ def _targets(report: Report) -> Iterator[str]:
 
 
 def _baselines(report: Report) -> str:
-    if not report.baselines:
+    baselines = compared_with(report)
+    if not baselines:
         return ""
     rows = [
         (
@@ -48,7 +57,7 @@ def _baselines(report: Report) -> str:
             milliseconds(entry.latency.p99_ms),
             str(entry.latency.samples),
         )
-        for entry in report.baselines
+        for entry in baselines
     ]
     columns = ("compared with", "p50 ms", "p95 ms", "p99 ms", "samples")
     return "## Compared with\n\n" + _table(columns, rows)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from stoker_builder.kernels.isa import AMX
-from stoker_builder.report.document import Candidate, Report
+from stoker_builder.report.document import Baseline, Candidate, Report
 from stoker_builder.rows import Mark
 from stoker_contract.manifest import Accuracy, Fusion
 
@@ -89,6 +89,14 @@ def cells(row: Candidate) -> dict[str, str]:
         "load ms": milliseconds(start.load_ms if start else None),
         "RAM MB": f"{start.load_peak_bytes / 1e6:.0f}" if start else "",
     }
+
+
+def compared_with(report: Report) -> tuple[Baseline, ...]:
+    """What the tables begin with: baselines of the run that the first ratios come from."""
+    held = {entry.measured_on for entry in report.baselines}
+    ran = (row.latency.measured_on for row in report.candidates if row.latency)
+    place = next((name for name in ran if name in held), None)
+    return tuple(one for one in report.baselines if place is None or one.measured_on == place)
 
 
 def captions(report: Report) -> Iterator[str]:

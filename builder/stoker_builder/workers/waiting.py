@@ -1,6 +1,7 @@
 """Waiting for a plan, visibly and not for ever."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from stoker_builder.errors import BuildCode, BuildError
@@ -42,7 +43,8 @@ def await_built(  # noqa: PLR0913  time comes in
         if standing.state in FINAL:
             return executor.outcome(ticket)
         if clock() - began_s >= wait_s:
-            executor.withdraw(ticket)
+            with suppress(BuildError):  # that nobody builds it is what to tell
+                executor.withdraw(ticket)
             detail = f"{said}, and that for {wait_s:g} s"
             hint = "start `stoker worker` on such a board, wait longer (--wait-s), or leave it out"
             raise BuildError(BuildCode.NO_WORKER, detail, hint)

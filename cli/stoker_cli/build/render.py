@@ -10,7 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from stoker_builder.report.document import Baseline, Candidate, Report
-from stoker_builder.report.words import captions, cells, certified_on, milliseconds, title, warnings
+from stoker_builder.report.words import (
+    captions,
+    cells,
+    certified_on,
+    compared_with,
+    milliseconds,
+    title,
+    warnings,
+)
 from stoker_builder.rows import Mark
 from stoker_cli.printable import printable
 
@@ -73,7 +81,7 @@ def _ships(console: Console, report: Report, output: Path) -> None:
 
 def _table(report: Report, width: int) -> Table:
     rows = {row: cells(row) for row in report.candidates}
-    baselines = [_baseline(entry) for entry in report.baselines]
+    baselines = [_baseline(entry) for entry in compared_with(report)]
     columns = _columns([*rows.values(), *baselines], width)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in columns:
