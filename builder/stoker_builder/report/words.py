@@ -6,7 +6,7 @@ from typing import Final
 from stoker_builder.kernels.isa import AMX
 from stoker_builder.report.document import Baseline, Candidate, Report
 from stoker_builder.rows import Mark
-from stoker_contract.manifest import Accuracy, Fusion
+from stoker_contract.manifest import Accuracy, Fusion, Precision
 
 VERDICTS: Final[Mapping[Mark, str]] = {
     Mark.REFERENCE: "What the others are compared with.",
@@ -121,6 +121,7 @@ def _flattered(report: Report) -> dict[str, None]:
         artifact.target.name: None
         for artifact in report.artifacts
         if artifact.accuracy is not None
+        and artifact.precision is not Precision.FP32
         and artifact.accuracy.certified_on == f"native {AMX}"
         and AMX not in artifact.target.isa
     }
