@@ -146,7 +146,8 @@ def _correct(order: Order) -> None:
 def _quantise_statically(order: Order) -> None:
     recipe = order.recipe
     overrides, excluded = _seven_bits(order.model) if recipe.overflow == "seven-bits" else ({}, [])
-    excluded += _narrow(order.model, recipe.min_channels)
+    if recipe.min_channels > 1:
+        excluded += _narrow(order.model, recipe.min_channels)
     if recipe.signed_inputs:
         overrides |= _signed_inputs(order.model)
     options: dict[str, Any] = {"TensorQuantOverrides": overrides} if overrides else {}

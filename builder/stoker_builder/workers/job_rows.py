@@ -14,6 +14,7 @@ from stoker_builder.workers.documents import (
     WorkerDescription,
 )
 from stoker_builder.workers.states import (
+    FINAL,
     JobEvent,
     JobState,
     UnexpectedEventError,
@@ -207,6 +208,12 @@ def workers_of(
         worker = WorkerDescription.parse(row["worker"])
         if hardware_class in worker.classes and (since_s is None or row["heard_s"] >= since_s):
             yield worker
+
+
+def cancel(sql: Connection, row: Row) -> None:
+    """End a job without an outcome; one that has ended stays as it is."""
+    if row["state"] not in FINAL:
+        end(sql, row, JobEvent.CANCEL, None)
 
 
 def classes_heard(sql: Connection, since_s: float) -> frozenset[str]:

@@ -22,7 +22,7 @@ from stoker_builder.workers.documents import (
     WorkerDescription,
     WorkerView,
 )
-from stoker_builder.workers.states import FINAL, JobEvent, JobState
+from stoker_builder.workers.states import JobEvent, JobState
 
 LEASE_S: Final = 60.0
 WAKE_AGAIN_S: Final = 60.0
@@ -160,8 +160,8 @@ class JobStore:
         """
         with self._database.change() as sql:
             row = rows.one(sql, job_id)
-            if not rows.unshare(sql, row) and row["state"] not in FINAL:
-                rows.end(sql, row, JobEvent.CANCEL, None)
+            if not rows.unshare(sql, row):
+                rows.cancel(sql, row)
             return rows.view(sql, job_id, self._lately_s())
 
     def cancel(self, job_id: str) -> JobView:
@@ -171,9 +171,7 @@ class JobStore:
             BuildError: ``JOB_STATE``: there is no such job.
         """
         with self._database.change() as sql:
-            row = rows.one(sql, job_id)
-            if row["state"] not in FINAL:
-                rows.end(sql, row, JobEvent.CANCEL, None)
+            rows.cancel(sql, rows.one(sql, job_id))
             return rows.view(sql, job_id, self._lately_s())
 
     def hear(self, worker: WorkerDescription) -> None:
