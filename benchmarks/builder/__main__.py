@@ -1,4 +1,4 @@
-"""Four models, one and two threads, with and without VNNI: what stoker ships beside its peers.
+"""Four models, here and as on older processors: what stoker ships beside its peers.
 
 Started by ``scripts/bench builder``. Each row is measured in a process of its own, all of its
 variants interleaved; a row that is done is kept, and not measured again without ``--fresh``.
@@ -21,15 +21,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.builder.prepare import Prepared, prepare
+from benchmarks.builder.processors import NATIVE, environment, measurable, target_of
 from benchmarks.builder.row import BURST_SECONDS, Order
 from benchmarks.builder.staircase import staircase
-from benchmarks.builder.tables import markdown
+from benchmarks.builder.tables import ISA_TITLES, markdown
 from benchmarks.builder.workloads import WORKLOADS
 
 from stoker_builder.errors import BuildError
-from stoker_builder.kernels.cap import CapError, capped_runtime
-from stoker_builder.kernels.isa import VNNI, host_isa
-from stoker_builder.kernels.places import AVX2_CAP
+from stoker_builder.kernels.cap import CapError, CappedRuntime, capped_runtime
 from stoker_builder.latency.machine import describe_machine
 from stoker_builder.latency.measure import BurstRules
 
@@ -39,8 +38,6 @@ SCRATCH: Final = ROOT / ".bench-cache"
 ROW_LIMIT_S: Final = 1200.0
 SECONDS: Final = 2.0
 SAMPLES: Final = 3000
-NATIVE, AVX2 = "native", "avx2"
-_BEYOND_AVX2: Final = VNNI | {"avx512f"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ class Benchmark:
             kept = json.loads(self._path.read_text("utf-8"))
             if kept["machine"]["runtimes"] == machine.runtimes:
                 self.result |= {name: kept[name] for name in ("accuracy", "rows")}
-        self._capped: Mapping[str, str] = {}
+        self._capped: CappedRuntime | None = None
         self._failed: list[str] = []
 
     def run(self, rows: list[Row]) -> bool:
@@ -91,10 +88,11 @@ class Benchmark:
                 WORKLOADS[name],
                 self._folder(name),
                 threads=sorted({row.threads for row in rows if row.workload == name}),
+                targets=[target_of(isa) for isa in measurable()],
                 options=self._build_options(),
             )
-        if any(row.isa == AVX2 for row in rows):
-            self._capped = avx2_environment()
+        if any(row.isa != NATIVE for row in rows):
+            self._capped = capped_runtime()
         for isa in dict.fromkeys(row.isa for row in rows):
             chosen = [row for row in rows if row.isa == isa]
             self._judge(chosen)
@@ -189,7 +187,8 @@ class Benchmark:
             # compiled once for each instruction set and number of threads, then found again
             "TORCHINDUCTOR_CACHE_DIR": str(SCRATCH / f"inductor-{row.isa}"),
         }
-        return {**os.environ, **own, **(self._capped if row.isa == AVX2 else {})}
+        cap = environment(row.isa, self._capped) if self._capped and row.isa != NATIVE else {}
+        return {**os.environ, **own, **cap}
 
 
 def main() -> None:
@@ -216,22 +215,6 @@ def say(text: str) -> None:
     print(f"{datetime.now(UTC):%H:%M:%S} {text}", flush=True)
 
 
-def avx2_environment() -> dict[str, str]:
-    """What a process needs, so that each of the runtimes believes to have AVX2 at most.
-
-    Raises:
-        CapError: a program is missing, or ONNX Runtime is not built as expected.
-    """
-    capped = capped_runtime()
-    inherited = os.environ.get("PYTHONPATH")
-    return {
-        **capped.environment(AVX2_CAP),
-        "PYTHONPATH": os.pathsep.join([str(capped.packages), *([inherited] if inherited else [])]),
-        "ONEDNN_MAX_CPU_ISA": AVX2_CAP,
-        "ATEN_CPU_CAPABILITY": "avx2",
-    }
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench builder", description=__doc__)
     parser.add_argument("--rows", default="", help="only keys with one of these parts, a,b")
@@ -246,8 +229,7 @@ def _options() -> argparse.Namespace:
 
 def _rows(options: argparse.Namespace) -> Iterator[Row]:
     parts = [part for part in options.rows.split(",") if part]
-    has_more = bool(_BEYOND_AVX2 & host_isa())
-    for isa in (NATIVE, *((AVX2,) if has_more else ())):
+    for isa in measurable():
         for workload in WORKLOADS:
             for threads in sorted({1, min(2, os.cpu_count() or 1)}):
                 row = Row(workload, isa, threads)
@@ -272,9 +254,10 @@ def _place(row: Row) -> str:
     return f"{row.workload}/{row.isa}"
 
 
-def _order(entry: tuple[str, Mapping[str, Any]]) -> tuple[bool, int, int]:
+def _order(entry: tuple[str, Mapping[str, Any]]) -> tuple[int, int, int]:
     row = entry[1]
-    return row["isa"] != NATIVE, list(WORKLOADS).index(row["workload"]), row["threads"]
+    isa, workload = list(ISA_TITLES).index(row["isa"]), list(WORKLOADS).index(row["workload"])
+    return isa, workload, row["threads"]
 
 
 def _method() -> dict[str, Any]:

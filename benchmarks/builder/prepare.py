@@ -5,9 +5,10 @@ matter; but ``stoker build`` chooses by what it measures, so a quiet one is bett
 """
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,14 +18,12 @@ from benchmarks.builder.workloads import Workload
 from numpy.typing import NDArray
 
 from stoker_builder.data import load_data
-from stoker_builder.kernels.isa import target_runs_natively
 from stoker_builder.models.source import ingest
 from stoker_builder.split import split
-from stoker_builder.targets import load_target, target_names
+from stoker_contract.manifest import Artifact, Manifest
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
-AVX2_TARGET: Final = "x86-64-v3"
 _FAILURES: Final = "failures.json"
 _SAMPLES: Final = "samples.npz"
 _RELEASE: Final = "release-"
@@ -49,6 +48,14 @@ class Prepared:
 
     def _manifests(self) -> Iterator[Path]:
         return self.folder.glob(f"{_RELEASE}*/manifest.json")
+
+    def artifacts(self, threads: int) -> dict[str, Artifact]:
+        """What the release for so many threads holds, by target; empty where there is none."""
+        try:
+            manifest = Manifest.parse((self.release(threads) / "manifest.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        return {artifact.target.name: artifact for artifact in manifest.artifacts}
 
     @property
     def failures(self) -> dict[str, str]:
@@ -78,9 +85,14 @@ class Prepared:
 
 
 def prepare(
-    workload: Workload, folder: Path, threads: Iterable[int], options: list[str]
+    workload: Workload,
+    folder: Path,
+    *,
+    threads: Iterable[int],
+    targets: Collection[str],
+    options: list[str],
 ) -> Prepared:
-    """Make what is missing; of releases, one for each number of threads.
+    """Make what is missing; of releases, one for each number of threads and for all targets.
 
     Raises:
         BuildError: the model or the data can not be read.
@@ -95,10 +107,12 @@ def prepare(
         ingest(workload.model, None, example, folder)
         calibration = [parts.calibration[index].inputs for index in range(len(parts.calibration))]
         _save_samples([example, *calibration], folder / _SAMPLES)
+    wanted = ["--targets", ",".join(targets)]
     for count in threads:
-        if count not in prepared.releases:
+        if not set(targets) <= prepared.artifacts(count).keys():
+            shutil.rmtree(prepared.release(count), ignore_errors=True)
             cores = ["--cores", str(count)] if count > 1 else []
-            _build(workload, prepared.release(count), [*cores, *options])
+            _build(workload, prepared.release(count), [*wanted, *cores, *options])
     makers: dict[str, Callable[[Path, Prepared, Workload], None]] = {
         "ort-static.onnx": _ort_static,
         "ort-dynamic.onnx": _ort_dynamic,
@@ -126,15 +140,12 @@ def _attempt(
 
 
 def _build(workload: Workload, release: Path, options: list[str]) -> None:
-    """Let ``stoker build`` make the release, for this machine and for one with AVX2 only."""
-    here = [s for s in map(load_target, target_names()) if target_runs_natively(s.target)]
-    best = [max(here, key=lambda spec: spec.preference).name] if here else []
+    """Let ``stoker build`` make the release."""
     command = [
         str(Path(sys.executable).with_name("stoker")),
         *("build", "--model", workload.model, "--data", workload.data),
         *(f"--data-arg={name}={value}" for name, value in workload.data_arguments.items()),
         *("--name", workload.name, "--version", "1.0.0", "--counter", "1"),
-        *("--targets", ",".join(dict.fromkeys([*best, AVX2_TARGET]))),
         *("--output", str(release)),
         *options,
     ]

@@ -28,7 +28,8 @@ from benchmarks.builder.peers import (
     ShippedPeer,
     offered,
 )
-from benchmarks.builder.prepare import AVX2_TARGET, Prepared
+from benchmarks.builder.prepare import Prepared
+from benchmarks.builder.processors import NATIVE, has_bf16, target_of
 from benchmarks.builder.workloads import WORKLOADS, Workload
 from benchmarks.tables import stats_object
 
@@ -38,7 +39,6 @@ from stoker_builder.accuracy.gates import accuracy_verdict
 from stoker_builder.data import load_data
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.cap import check_capped
-from stoker_builder.kernels.isa import host_isa, target_runs_natively
 from stoker_builder.kernels.sessions import Session
 from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, Variant, measure
 from stoker_builder.latency.stats import LatencyStats, speedup
@@ -46,11 +46,9 @@ from stoker_builder.latency.torch_process import TorchChild
 from stoker_builder.latency.torch_routes import ROUTES
 from stoker_builder.models.source import io_of
 from stoker_builder.split import split
-from stoker_contract.manifest import Artifact, Manifest
 from stoker_engine.engine import EngineError
 
 BURST_SECONDS: Final = 0.3
-BF16: Final = frozenset({"avx512_bf16", "amx_bf16"})
 _REASON_LETTERS: Final = 200
 _FOLDERS: Final = re.compile(r"(?<![\w.])/(?:[^\s/:\"']+/)+")
 
@@ -60,7 +58,7 @@ class Order:
     """What is to be done.
 
     Attributes:
-        isa: ``native``, or ``avx2`` for a capped process.
+        isa: ``native``, or one of ``CAPS`` for a capped process.
         seconds: of timing, per variant.
         samples: at most so many are answered.
     """
@@ -73,11 +71,6 @@ class Order:
     samples: int
     folder: str
     output: str
-
-    @property
-    def has_bf16(self) -> bool:
-        """Whether the processor, as capped, has BF16 arithmetic."""
-        return self.isa == "native" and bool(BF16 & host_isa())
 
 
 Opened = TorchChild | OnnxRuntimePeer | OpenVinoPeer | ShippedPeer
@@ -130,7 +123,7 @@ def _opened(peer: Peer, order: Order, workload: Workload, prepared: Prepared) ->
             threads=order.threads,
         )
     if peer.runtime == "stoker":
-        artifact = _artifact(prepared.release(order.threads), order.isa)
+        artifact = prepared.artifacts(order.threads)[target_of(order.isa)]
         session = artifact.session.model_copy(update={"intra_op_threads": order.threads})
         path = prepared.release(order.threads) / Path(artifact.path).name
         return ShippedPeer(path, example, session)
@@ -144,7 +137,7 @@ def _opened(peer: Peer, order: Order, workload: Workload, prepared: Prepared) ->
 def time_row(order: Order) -> dict[str, Any]:
     """Measure all variants of a row, interleaved."""
     workload, prepared = WORKLOADS[order.workload], Prepared(Path(order.folder))
-    peers = list(offered(is_transformer=workload.is_transformer, has_bf16=order.has_bf16))
+    peers = list(offered(is_transformer=workload.is_transformer, has_bf16=has_bf16(order.isa)))
     rules = BurstRules(
         seconds=min(BURST_SECONDS, order.seconds / MIN_ROUNDS),
         samples=3,
@@ -177,7 +170,7 @@ def judge(order: Order) -> dict[str, Any]:
     metric = metric_of(data, io_of(reference))
     peers = [
         peer
-        for peer in offered(is_transformer=workload.is_transformer, has_bf16=order.has_bf16)
+        for peer in offered(is_transformer=workload.is_transformer, has_bf16=has_bf16(order.isa))
         if peer.precision != "fp32"
     ]
     shipped = _every_shipped(order)
@@ -211,6 +204,7 @@ def _every_shipped(order: Order) -> dict[str, Answering]:
             peer, replace(order, threads=threads), WORKLOADS[order.workload], prepared
         )
         for threads in prepared.releases
+        if target_of(order.isa) in prepared.artifacts(threads)
     }
 
 
@@ -240,23 +234,9 @@ def _ratios(
 
 
 def _shipped_object(prepared: Prepared, order: Order) -> dict[str, Any]:
-    artifact = _artifact(prepared.release(order.threads), order.isa)
+    artifact = prepared.artifacts(order.threads)[target_of(order.isa)]
     kept = {"digest", "length", "precision", "recipe", "session"}
     return {**artifact.model_dump(mode="json", include=kept), "target": artifact.target.name}
-
-
-def _artifact(release: Path, isa: str) -> Artifact:
-    manifest = Manifest.parse((release / "manifest.json").read_bytes())
-    for artifact in manifest.artifacts:
-        fits = (
-            artifact.target.name == AVX2_TARGET
-            if isa == "avx2"
-            else target_runs_natively(artifact.target)
-        )
-        if fits:
-            return artifact
-    msg = f"the release has nothing for {isa}"
-    raise ValueError(msg)
 
 
 def _reason(error: Exception) -> str:
@@ -270,7 +250,7 @@ def _reason(error: Exception) -> str:
 def main() -> None:
     """Do what is ordered and write it down."""
     order = Order(**json.loads(sys.argv[1]))
-    if order.isa == "avx2":
+    if order.isa != NATIVE:
         check_capped()
     tasks = {"time": time_row, "judge": judge}
     result = tasks[order.task](order)

@@ -10,6 +10,7 @@ from benchmarks.builder.workloads import WORKLOADS
 BUSY_SHARE: Final = 0.2
 ISA_TITLES: Final = {
     "native": "this processor",
+    "vnni": "capped at VNNI",
     "avx2": "capped at AVX2",
 }
 
@@ -69,6 +70,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         "compared with the fastest peer that keeps its accuracy: FP32, or certified to lose less",
         "than one point, as what ships is. `capped at AVX2`: the kernels of a processor without",
         "VNNI on this core; ratios mean something there, milliseconds do not.",
+        *_about_vnni(rows),
         "",
         "| model | processor | threads | ships | p50 ms | vs eager | tuned | vs best peer | it |",
         "|---|---|---:|---|---:|---:|---:|---:|---|",
@@ -80,6 +82,11 @@ def markdown(result: Mapping[str, Any]) -> str:
     for row in rows.values():
         lines += ["", *_table(row, accuracy_of(result, row))]
     return "\n".join(lines) + "\n"
+
+
+def _about_vnni(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    if any(row["isa"] == "vnni" for row in rows.values()):
+        yield "`capped at VNNI`: of one that has it, and neither BF16 nor AMX."
 
 
 def accuracy_of(result: Mapping[str, Any], row: Mapping[str, Any]) -> Mapping[str, Any]:

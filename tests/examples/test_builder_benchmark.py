@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from stoker_builder.errors import BuildCode
-from stoker_builder.kernels.isa import VNNI, host_isa
+from stoker_builder.kernels.cap import capped_runtime
+from stoker_builder.kernels.isa import VNNI, host_isa, target_runs_natively
+from stoker_builder.kernels.places import cap_for
 from stoker_builder.latency.stats import Burst, LatencyStats, speedup, summarise
 from stoker_builder.models.entrypoints import load_entry
+from stoker_builder.targets import load_target
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("builder-*.json"))
@@ -164,6 +167,19 @@ def test_committed_tables_and_drawing_are_those_of_their_figures(path: Path) -> 
     assert path.with_suffix(".svg").read_text("utf-8") == entry("staircase:staircase")(found)
 
 
+def test_a_row_is_measured_with_what_ships_for_its_processor() -> None:
+    """This machine comes first; a capped row takes the artifact of the processor it stands for."""
+    measurable, target_of = entry("processors:measurable"), entry("processors:target_of")
+    rows = list(measurable())
+
+    assert rows[0] == "native"
+    assert target_runs_natively(load_target(target_of("native")).target)
+    targets = [target_of(isa) for isa in rows]
+    assert len(set(targets)) == len(rows)
+    for isa, target in zip(rows[1:], targets[1:], strict=True):
+        assert cap_for(load_target(target).target) is not None, isa
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(
@@ -173,23 +189,23 @@ def test_committed_tables_and_drawing_are_those_of_their_figures(path: Path) -> 
     not all(map(shutil.which, ("gcc", "objdump"))), reason="the cap needs gcc and objdump"
 )
 def test_a_capped_process_has_a_runtime_that_was_told_a_lie() -> None:
-    """In the environment that the benchmark makes, ONNX Runtime asks and is answered AVX2."""
-    if str(ROOT) not in sys.path:
-        sys.path.append(str(ROOT))
-    capped = load_entry("benchmarks.builder.__main__:avx2_environment", BuildCode.DATA_ENTRY)()
-    assert isinstance(capped, dict)
+    """In the environments that the benchmark makes, ONNX Runtime asks and is answered."""
+    older = [isa for isa in entry("processors:measurable")() if isa != "native"]
+    assert "avx2" in older
+    for isa in older:
+        capped = entry("processors:environment")(isa, capped_runtime())
 
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from stoker_builder.kernels.cap import check_capped; check_capped()",
-        ],
-        cwd=ROOT,
-        env={**os.environ, **capped},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from stoker_builder.kernels.cap import check_capped; check_capped()",
+            ],
+            cwd=ROOT,
+            env={**os.environ, **capped},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
-    assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr
