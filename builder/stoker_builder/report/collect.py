@@ -1,6 +1,6 @@
 """Collecting the report from what a build has found out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -48,65 +48,81 @@ def report_of(
         manifest: of the release.
         profiles: what was seen inside the artifacts that ship.
     """
-    machine = bench.machine
     return Report(
         release=manifest.release,
         counter=manifest.counter,
         dev=manifest.dev,
         builder=manifest.builder,
-        machine=MachineNotes(
-            cpu_model=machine.cpu_model[:_LINE],
-            arch=machine.arch,
-            isa=machine.isa,
-            cores=machine.cores,
-            memory_bytes=machine.memory_bytes,
-            kernel=machine.kernel[:_LINE],
-            python=machine.python,
-            runtimes=machine.runtimes,
-            summary=machine.summary[:_LINE],
-        ),
+        machine=_machine(bench),
         source=SourceNotes(
             kind=bench.source.kind,
             digest=bench.source.digest,
             notes=tuple(note[:_PARAGRAPH] for note in bench.source.notes),
         ),
-        data=DataNotes(
-            name=bench.data.name[:_PARAGRAPH],
-            note=bench.data.note[:_PARAGRAPH],
-            labelled=bench.data.labelled,
-            preprocessing=str(bench.data.preprocessing)[:_PARAGRAPH],
-            calibration=bench.split.calibration.record,
-            certification=bench.split.certification.record,
-            selection=bench.split.selection.record,
-            duplicates_left_out=bench.split.duplicates,
-        ),
-        gates=GateNotes(
-            metric=bench.metric.name[:_LINE],
-            basis=bench.metric.basis,
-            budget=bench.request.budget,
-            relative=bench.request.relative,
-            slice_budget=bench.request.slice_budget,
-            gate=bench.request.gate,
-            confidence=bench.request.confidence,
-            skipped=bench.request.unsafe_skip_gates,
-        ),
+        data=_data(bench),
+        gates=_gates(bench),
         conditions=_conditions(bench),
-        baselines=tuple(
-            Baseline(
-                name=name,
-                title=BASELINES[name].strip(),
-                measured_on=timings.measured_on[:_LINE],
-                latency=figures_of(stats),
-            )
-            for timings in bench.timings.values()
-            for name, stats in timings.stats.items()
-            if name in BASELINES
-        ),
+        baselines=tuple(_baselines(bench)),
         candidates=tuple(_candidate(row) for row in rows),
         artifacts=manifest.artifacts,
         profiles=tuple(profiles),
         seconds={title: round(seconds, 3) for title, seconds in bench.seconds.items()},
     )
+
+
+def _machine(bench: Bench) -> MachineNotes:
+    machine = bench.machine
+    return MachineNotes(
+        cpu_model=machine.cpu_model[:_LINE],
+        arch=machine.arch,
+        isa=machine.isa,
+        cores=machine.cores,
+        memory_bytes=machine.memory_bytes,
+        kernel=machine.kernel[:_LINE],
+        python=machine.python,
+        runtimes=machine.runtimes,
+        summary=machine.summary[:_LINE],
+    )
+
+
+def _data(bench: Bench) -> DataNotes:
+    data, parts = bench.data, bench.split
+    return DataNotes(
+        name=data.name[:_PARAGRAPH],
+        note=data.note[:_PARAGRAPH],
+        labelled=data.labelled,
+        preprocessing=str(data.preprocessing)[:_PARAGRAPH],
+        calibration=parts.calibration.record,
+        certification=parts.certification.record,
+        selection=parts.selection.record,
+        duplicates_left_out=parts.duplicates,
+    )
+
+
+def _gates(bench: Bench) -> GateNotes:
+    request = bench.request
+    return GateNotes(
+        metric=bench.metric.name[:_LINE],
+        basis=bench.metric.basis,
+        budget=request.budget,
+        relative=request.relative,
+        slice_budget=request.slice_budget,
+        gate=request.gate,
+        confidence=request.confidence,
+        skipped=request.unsafe_skip_gates,
+    )
+
+
+def _baselines(bench: Bench) -> Iterator[Baseline]:
+    for timings in bench.timings.values():
+        for name, stats in timings.stats.items():
+            if name in BASELINES:
+                yield Baseline(
+                    name=name,
+                    title=BASELINES[name].strip(),
+                    measured_on=timings.measured_on[:_LINE],
+                    latency=figures_of(stats),
+                )
 
 
 def _conditions(bench: Bench) -> ConditionNotes:
