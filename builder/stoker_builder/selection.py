@@ -3,8 +3,8 @@
 Rule 1: FP32 in ONNX Runtime always may; everything else has to earn its place.
 Rule 2: a candidate ships when the fusion audit and the accuracy gate pass and it was measured
 with the kernels of the target.
-Rule 3: less precision ships when it was measured to be at least a tenth faster than the
-fastest of more precision.
+Rule 3: less precision than FP32 ships when it was measured to be at least a tenth faster than
+the fastest FP32. Whatever is certified has paid that price: of two such the faster ships.
 Rule 4: within one precision the fastest ships; what is not measurably slower counts as equal,
 and of equals the first in the target's order ships, not the luckiest measurement.
 Rule 5: when the winner needs a runtime that a device may lack, the winner among ONNX Runtime's
@@ -78,21 +78,29 @@ def _winner(eligible: Sequence[Row], *, skip_gates: bool) -> Row:
     best: Row | None = None
     for precision in _FALLING:
         fastest = _fastest([row for row in eligible if row.precision is precision])
-        if fastest is not None and (best is None or gain(best, fastest) >= MIN_SPEEDUP):
-            best = fastest
+        paying = [row for row in fastest if best is None or _pays(row, best)]
+        best = paying[0] if paying else best
     if best is None:
         msg = "nothing is eligible, not even FP32"
         raise ValueError(msg)
     return best
 
 
-def _fastest(rows: Sequence[Row]) -> Row | None:
+def _fastest(rows: Sequence[Row]) -> list[Row]:
+    """Those that nothing is measurably faster than, in their order."""
+    untimed = [row for row in rows if row.candidate == REFERENCE and row.pace is None]
     timed = [row for row in rows if row.pace is not None]
-    untimed = next((row for row in rows if row.candidate == REFERENCE and row.pace is None), None)
-    if untimed is not None or not timed:
+    if untimed or not timed:
         return untimed
     limit_ms = min(_p50_ms(row) for row in timed) * SAME_SPEED
-    return next(row for row in timed if _p50_ms(row) <= limit_ms)
+    return [row for row in timed if _p50_ms(row) <= limit_ms]
+
+
+def _pays(row: Row, precise: Row) -> bool:
+    """Whether a row is enough faster than the best of more precision."""
+    if precise.precision is Precision.FP32:
+        return gain(precise, row) >= MIN_SPEEDUP
+    return gain(precise, row) > SAME_SPEED
 
 
 def gain(slower: Row, faster: Row) -> float:
@@ -112,13 +120,11 @@ def _p50_ms(row: Row) -> float:
 
 
 def _why(row: Row, winner: Row) -> str:
-    if row.precision is winner.precision:
-        return f"{winner.name} is faster" if gain(row, winner) > SAME_SPEED else _equal(winner)
-    if gain(row, winner) >= MIN_SPEEDUP:
+    if gain(row, winner) > SAME_SPEED:
         return f"{winner.name} is faster"
+    if row.precision is winner.precision:
+        return f"{winner.name} comes first"
     faster = gain(winner, row)
-    return f"only {faster:.2f}x the speed of {winner.name}; less precision has to be 1.1x"
-
-
-def _equal(winner: Row) -> str:
-    return f"{winner.name} comes first"
+    if winner.precision is Precision.FP32:
+        return f"only {faster:.2f}x the speed of {winner.name}; less precision has to be 1.1x"
+    return f"not measurably faster than {winner.name}, which is more precise"

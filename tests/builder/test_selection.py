@@ -107,12 +107,32 @@ def test_the_companion_may_be_fp32() -> None:
     assert shipped(rows) == ["int8-perchannel-openvino", "fp32"]
 
 
-def test_each_step_down_in_precision_has_to_pay() -> None:
-    """INT8 that is no faster than BF16 does not ship."""
+def test_of_what_is_certified_the_faster_ships() -> None:
+    """BF16 lost no more than INT8 was allowed to, and no less."""
     bf16 = row("fp32", p50_ms=5.0, openvino=True, bf16=True)
     rows = select([fp32(), bf16, row(p50_ms=4.8)])
 
+    assert shipped(rows) == ["int8-perchannel"]
+    assert rows[1].why == "int8-perchannel is faster"
+
+
+def test_int8_that_is_no_faster_than_bf16_stays_at_home() -> None:
+    """What is not measurably faster has no reason to be less precise."""
+    bf16 = row("fp32", p50_ms=5.0, openvino=True, bf16=True)
+    rows = select([fp32(), bf16, row(p50_ms=4.95)])
+
     assert shipped(rows) == ["bf16-openvino", "int8-perchannel"]
+    faster = row("int8-a", p50_ms=4.95, openvino=True)
+    assert select([fp32(), bf16, faster])[2].why == (
+        "not measurably faster than bf16-openvino, which is more precise"
+    )
+
+
+def test_of_equals_only_those_ship_that_are_fast_enough() -> None:
+    """The first is within noise of the fastest, but not a tenth faster than FP32."""
+    rows = select([fp32(), row("int8-a", p50_ms=9.2), row("int8-b", p50_ms=9.0)])
+
+    assert shipped(rows) == ["int8-b"]
 
 
 def test_an_fp32_that_was_not_timed_beats_only_by_being_there() -> None:
