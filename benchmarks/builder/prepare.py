@@ -50,12 +50,15 @@ class Prepared:
         return self.folder.glob(f"{_RELEASE}*/manifest.json")
 
     def artifacts(self, threads: int) -> dict[str, Artifact]:
-        """What the release for so many threads holds, by target; empty where there is none."""
+        """What devices take first, by target, of the release for so many threads if it is there."""
         try:
             manifest = Manifest.parse((self.release(threads) / "manifest.json").read_bytes())
         except FileNotFoundError:
             return {}
-        return {artifact.target.name: artifact for artifact in manifest.artifacts}
+        found: dict[str, Artifact] = {}
+        for artifact in manifest.artifacts:
+            found.setdefault(artifact.target.name, artifact)
+        return found
 
     @property
     def failures(self) -> dict[str, str]:

@@ -19,6 +19,7 @@ from stoker_builder.kernels.places import cap_for
 from stoker_builder.latency.stats import Burst, LatencyStats, speedup, summarise
 from stoker_builder.models.entrypoints import load_entry
 from stoker_builder.targets import load_target
+from support.edge_device import publish
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("builder-*.json"))
@@ -178,6 +179,19 @@ def test_a_row_is_measured_with_what_ships_for_its_processor() -> None:
     assert len(set(targets)) == len(rows)
     for isa, target in zip(rows[1:], targets[1:], strict=True):
         assert cap_for(load_target(target).target) is not None, isa
+
+
+def test_what_is_measured_is_what_devices_take_first(tmp_path: Path) -> None:
+    """A release may hold more for a target: what a device without OpenVINO takes, say."""
+    spare = publish(tmp_path, "1.0.0", fallback=b"for other devices").manifest
+    folder = tmp_path / "release-2"
+    folder.mkdir()
+    (folder / "manifest.json").write_bytes(spare.encode())
+    prepared = entry("prepare:Prepared")(tmp_path)
+
+    assert len(spare.artifacts) == 2
+    assert prepared.artifacts(2) == {"any": spare.artifacts[0]}
+    assert prepared.artifacts(1) == {}
 
 
 @pytest.mark.slow
