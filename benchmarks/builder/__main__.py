@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from benchmarks.builder.prepare import Prepared, prepare
 from benchmarks.builder.processors import NATIVE, environment, measurable, target_of
+from benchmarks.builder.readme import filled
 from benchmarks.builder.row import BURST_SECONDS, Order
 from benchmarks.builder.staircase import staircase
 from benchmarks.builder.tables import ISA_TITLES, markdown
@@ -34,6 +35,7 @@ from stoker_builder.latency.measure import BurstRules
 
 ROOT: Final = Path(__file__).parents[2]
 RESULTS: Final = ROOT / "benchmarks" / "results"
+README: Final = ROOT / "README.md"
 SCRATCH: Final = ROOT / ".bench-cache"
 ROW_LIMIT_S: Final = 1200.0
 SECONDS: Final = 2.0
@@ -204,10 +206,18 @@ def main() -> None:
         except subprocess.CalledProcessError as error:
             sys.exit(f"error: stoker build failed (exit {error.returncode}); it said why above")
     benchmark.write()
+    if options.tables:
+        README.write_text(filled(README.read_text("utf-8"), load_result), encoding="utf-8")
     print(benchmark.result["summary"])
     print(markdown(benchmark.result).partition("\n## ")[0])
     if not complete:
         sys.exit("some rows failed; run it again to try those")
+
+
+def load_result(name: str) -> dict[str, Any]:
+    """Read a result by the name of its file."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    return found
 
 
 def say(text: str) -> None:
@@ -222,7 +232,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="to answer, at most")
     parser.add_argument("--quick", action="store_true", help="a trial: quick builds, few samples")
     parser.add_argument("--fresh", action="store_true", help="measure what was measured before")
-    parser.add_argument("--tables", action="store_true", help="measure nothing, only write")
+    parser.add_argument(
+        "--tables",
+        action="store_true",
+        help="measure nothing: write the tables, the drawing and the README's rows again",
+    )
     parser.add_argument("--output", type=Path, help="the JSON file to write")
     return parser.parse_args()
 

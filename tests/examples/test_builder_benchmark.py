@@ -168,6 +168,29 @@ def test_committed_tables_and_drawing_are_those_of_their_figures(path: Path) -> 
     assert path.with_suffix(".svg").read_text("utf-8") == entry("staircase:staircase")(found)
 
 
+def test_the_rows_of_the_readme_are_those_of_their_results() -> None:
+    """What people read first can not fall behind what was measured."""
+    shown = (ROOT / "README.md").read_text("utf-8")
+
+    assert shown.count("<!-- rows of ") >= 2
+    assert entry("readme:filled")(shown, entry("__main__:load_result")) == shown
+
+
+def test_a_row_of_the_readme_says_who_is_ahead_and_why_it_does_not_count() -> None:
+    """A peer whose accuracy is uncertain is named; one that is broken is not worth it."""
+    row = figures(eager=20, ort_fp32=10, ort_int8_static=2, ort_int8_dynamic=3, shipped=4)
+    found = result(row, ort_int8_static="FAIL", ort_int8_dynamic="INCONCLUSIVE", shipped="PASS")
+    block = "<!-- rows of some-result: native -->\n<!-- end of rows -->"
+
+    shown = entry("readme:filled")(f"before\n{block}\nafter", {"some-result": found}.__getitem__)
+
+    assert "| 1 | 4.00 ms | 5.0x | 2.5x | 2.50x faster than ONNX Runtime FP32" in shown
+    assert "not certain to keep accuracy: ONNX Runtime INT8, its dynamic default (0.75x)" in shown
+    assert "static default" not in shown
+    assert shown.startswith("before\n")
+    assert shown.endswith("\nafter")
+
+
 def test_a_row_is_measured_with_what_ships_for_its_processor() -> None:
     """This machine comes first; a capped row takes the artifact of the processor it stands for."""
     measurable, target_of = entry("processors:measurable"), entry("processors:target_of")
