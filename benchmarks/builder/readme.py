@@ -72,6 +72,8 @@ def _stands(row: Mapping[str, Any], accuracy: Mapping[str, Any]) -> str:
         text = f"**slower** than {best} {between}"
     elif stands.ratio < _LEVEL:
         text = f"perhaps **slower** than {best} {between}"
+    elif stands.ratio > 1 / _LEVEL:
+        text = f"perhaps faster than {best} {between}"
     else:
         text = f"as fast as {best} {between}"
     ahead = ", ".join(_uncertain(stands.ahead, row, accuracy))
