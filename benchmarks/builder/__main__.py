@@ -38,7 +38,7 @@ RESULTS: Final = ROOT / "benchmarks" / "results"
 README: Final = ROOT / "README.md"
 SCRATCH: Final = ROOT / ".bench-cache"
 ROW_LIMIT_S: Final = 1200.0
-SECONDS: Final = 2.0
+SECONDS: Final = 5.0
 SAMPLES: Final = 3000
 
 

@@ -17,7 +17,7 @@ from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.latency.candidates import TRIAL_S, rules_for
 from stoker_builder.latency.machine import describe_machine
 from stoker_builder.latency.measure import MIN_ROUNDS, BurstRules, cpu_seconds_of, measure
-from stoker_builder.latency.stats import Burst, quantile_bounds, speedup, summarise
+from stoker_builder.latency.stats import Burst, pooled, quantile_bounds, speedup, summarise
 from stoker_builder.latency.torch_process import TorchChild
 from stoker_builder.latency.torch_routes import EAGER_TUNED, TUNED_ALLOCATOR
 
@@ -229,6 +229,20 @@ def test_a_speed_up_is_paired_by_round() -> None:
     assert gain.ratio == pytest.approx(5.0)
     assert gain.low == pytest.approx(5.0)
     assert gain.high == pytest.approx(5.0)
+
+
+def test_pooled_runs_are_one_run() -> None:
+    """Every sample counts once, busy ones are not forgotten, and rounds stay in their order."""
+    quiet, busy = Burst((2_000_000,) * 9), Burst((4_000_000,) * 3, contaminated=True)
+    runs = [summarise([quiet, busy], retried_bursts=1), summarise([busy, quiet], retried_bursts=2)]
+
+    whole = pooled(runs)
+
+    assert whole == summarise([quiet, busy, busy, quiet], retried_bursts=3)
+    assert whole.burst_p50_ms == (2.0, 4.0, 4.0, 2.0)
+    assert whole.contaminated_share == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="no runs"):
+        pooled([])
 
 
 def test_eager_runs_in_a_child_with_an_allocator_of_its_own(

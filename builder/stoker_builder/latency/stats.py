@@ -82,8 +82,41 @@ def summarise(bursts: Sequence[Burst], *, retried_bursts: int = 0) -> LatencySta
     if samples_ms.size == 0:
         msg = "no latency samples"
         raise ValueError(msg)
-    ordered = np.sort(samples_ms)
     dirty = sum(len(b.samples_ns) for b in bursts if b.contaminated)
+    return _stats(
+        samples_ms,
+        contaminated_share=dirty / samples_ms.size,
+        retried_bursts=retried_bursts,
+        burst_p50_ms=[float(np.median(b.samples_ns)) / _NS_PER_MS for b in bursts if b.samples_ns],
+    )
+
+
+def pooled(runs: Sequence[LatencyStats]) -> LatencyStats:
+    """Take several runs of one variant for one; bursts stay in the rounds that they belong to.
+
+    Raises:
+        ValueError: there is no run.
+    """
+    if not runs:
+        msg = "no runs"
+        raise ValueError(msg)
+    dirty = sum(run.contaminated_share * run.samples for run in runs)
+    return _stats(
+        np.concatenate([run.samples_ms for run in runs]),
+        contaminated_share=dirty / sum(run.samples for run in runs),
+        retried_bursts=sum(run.retried_bursts for run in runs),
+        burst_p50_ms=[p50_ms for run in runs for p50_ms in run.burst_p50_ms],
+    )
+
+
+def _stats(
+    samples_ms: NDArray[np.float64],
+    *,
+    contaminated_share: float,
+    retried_bursts: int,
+    burst_p50_ms: Sequence[float],
+) -> LatencyStats:
+    ordered = np.sort(samples_ms)
     p50, p95, p99 = (float(np.quantile(ordered, q)) for q in (0.5, 0.95, 0.99))
     return LatencyStats(
         p50_ms=p50,
@@ -95,11 +128,9 @@ def summarise(bursts: Sequence[Burst], *, retried_bursts: int = 0) -> LatencySta
         p95_bounds=quantile_bounds(ordered, 0.95),
         p99_bounds=quantile_bounds(ordered, 0.99),
         samples=int(ordered.size),
-        contaminated_share=dirty / ordered.size,
+        contaminated_share=contaminated_share,
         retried_bursts=retried_bursts,
-        burst_p50_ms=tuple(
-            float(np.median(b.samples_ns)) / _NS_PER_MS for b in bursts if b.samples_ns
-        ),
+        burst_p50_ms=tuple(burst_p50_ms),
         samples_ms=samples_ms,
     )
 
