@@ -92,7 +92,10 @@ def summarise(bursts: Sequence[Burst], *, retried_bursts: int = 0) -> LatencySta
 
 
 def pooled(runs: Sequence[LatencyStats]) -> LatencyStats:
-    """Take several runs of one variant for one; bursts stay in the rounds that they belong to.
+    """Take several runs of one variant for one, in which each run is a round.
+
+    What differs from run to run, such as where in memory a file lies, then is in the interval of
+    a speed-up; the rounds of one run all share it.
 
     Raises:
         ValueError: there is no run.
@@ -105,7 +108,7 @@ def pooled(runs: Sequence[LatencyStats]) -> LatencyStats:
         np.concatenate([run.samples_ms for run in runs]),
         contaminated_share=dirty / sum(run.samples for run in runs),
         retried_bursts=sum(run.retried_bursts for run in runs),
-        burst_p50_ms=[p50_ms for run in runs for p50_ms in run.burst_p50_ms],
+        burst_p50_ms=[run.p50_ms for run in runs],
     )
 
 
