@@ -60,7 +60,7 @@ def resident_bytes() -> int:
 
 
 def give_back_memory() -> None:
-    """Return what loading left free inside the allocator (115 MB for a ResNet-50)."""
+    """Return what is free inside the allocator (115 MB after loading a ResNet-50)."""
     with suppress(AttributeError):  # a libc other than glibc has no malloc_trim
         _libc.malloc_trim(0)
 

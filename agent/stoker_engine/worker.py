@@ -57,7 +57,6 @@ def serve(fd: int, loader: Loader | None = None) -> int:
             refusal = hop.Refusal(code=error.code, detail=error.detail)
             channel.send(hop.REFUSAL + refusal.encode())
             return 1
-        isolation.give_back_memory()
         handshake = hop.Handshake(
             digest=start.spec.digest,
             pid=os.getpid(),

@@ -1,10 +1,13 @@
-"""What a release is compared with: the ways other people would run the same model."""
+"""What a release is compared with: the ways other people would run the same model.
+
+The classes are run by :mod:`benchmarks.builder.peer_child`, each in a process of its own.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,11 +105,21 @@ def offered(*, is_transformer: bool, has_bf16: bool) -> Iterator[Peer]:
             yield peer
 
 
+class OpenPeer(Protocol):
+    """A file in a runtime."""
+
+    def run(self, inputs: Arrays, /) -> Arrays:
+        """Answer one sample with all outputs."""
+
+    def __call__(self) -> object:
+        """Run the timed sample."""
+
+
 class OnnxRuntimePeer:
     """ONNX Runtime as its documentation shows it: only the number of threads is set."""
 
     def __init__(self, path: Path, inputs: Arrays, threads: int) -> None:
-        import onnxruntime as ort  # noqa: PLC0415  one runtime per variant
+        import onnxruntime as ort  # noqa: PLC0415  one runtime per process
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -130,7 +143,7 @@ class OpenVinoPeer:
     """OpenVINO as its documentation shows it for latency, with the precision that is asked for."""
 
     def __init__(self, path: Path, inputs: Arrays, threads: int, precision: str) -> None:
-        import openvino as ov  # noqa: PLC0415  one runtime per variant
+        import openvino as ov  # noqa: PLC0415  one runtime per process
 
         settings = {
             "PERFORMANCE_HINT": "LATENCY",

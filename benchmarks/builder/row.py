@@ -18,17 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.builder.peers import (
-    EAGER,
-    PEERS,
-    REFERENCE,
-    SHIPPED,
-    OnnxRuntimePeer,
-    OpenVinoPeer,
-    Peer,
-    ShippedPeer,
-    offered,
-)
+from benchmarks.builder.peer_process import PeerProcess
+from benchmarks.builder.peers import EAGER, PEERS, REFERENCE, SHIPPED, Peer, offered
 from benchmarks.builder.prepare import Prepared
 from benchmarks.builder.processors import NATIVE, has_bf16, target_of
 from benchmarks.builder.workloads import WORKLOADS, Workload
@@ -37,6 +28,7 @@ from benchmarks.tables import stats_object
 from stoker_builder.accuracy.comparison import evidence_of, value_of
 from stoker_builder.accuracy.evaluate import Answering, Answers, answer_all, metric_of
 from stoker_builder.accuracy.gates import accuracy_verdict
+from stoker_builder.children import ModelChild
 from stoker_builder.data import load_data
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.kernels.cap import check_capped
@@ -75,14 +67,13 @@ class Order:
     output: str
 
 
-Opened = TorchChild | OnnxRuntimePeer | OpenVinoPeer | ShippedPeer
-
-
 @contextmanager
-def open_all(order: Order, peers: list[Peer]) -> Iterator[tuple[dict[str, Opened], dict[str, str]]]:
+def open_all(
+    order: Order, peers: list[Peer]
+) -> Iterator[tuple[dict[str, ModelChild], dict[str, str]]]:
     """Open every peer; those that can not run this model are named with their reasons."""
     workload, prepared = WORKLOADS[order.workload], Prepared(Path(order.folder))
-    opened: dict[str, Opened] = {}
+    opened: dict[str, ModelChild] = {}
     failed: dict[str, str] = {}
     with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         # PyTorch compiles for half a minute in a child: two at a time
@@ -102,18 +93,16 @@ def open_all(order: Order, peers: list[Peer]) -> Iterator[tuple[dict[str, Opened
 
 def _open(
     peer: Peer, order: Order, workload: Workload, prepared: Prepared, stack: ExitStack
-) -> Opened:
+) -> ModelChild:
     """Open one peer and have it answer once."""
     if peer.file is not None and (reason := prepared.failures.get(peer.file)):
         raise BuildError(BuildCode.QUANTISE, reason, "see the tool's own documentation")
-    opened = _opened(peer, order, workload, prepared)
-    if isinstance(opened, TorchChild):
-        stack.enter_context(opened)
+    opened = stack.enter_context(_process(peer, order, workload, prepared))
     opened.run(prepared.example())
     return opened
 
 
-def _opened(peer: Peer, order: Order, workload: Workload, prepared: Prepared) -> Opened:
+def _process(peer: Peer, order: Order, workload: Workload, prepared: Prepared) -> ModelChild:
     example = prepared.example()
     if peer.runtime == "torch":
         return TorchChild(
@@ -128,12 +117,15 @@ def _opened(peer: Peer, order: Order, workload: Workload, prepared: Prepared) ->
         artifact = prepared.artifacts(order.threads)[target_of(order.isa)]
         session = artifact.session.model_copy(update={"intra_op_threads": order.threads})
         path = prepared.release(order.threads) / Path(artifact.path).name
-        return ShippedPeer(path, example, session)
+        return PeerProcess("stoker", path, example, threads=order.threads, session=session)
     assert peer.file is not None  # noqa: S101 - the others have one
-    path = prepared.folder / peer.file
-    if peer.runtime == "openvino":
-        return OpenVinoPeer(path, example, order.threads, peer.precision)
-    return OnnxRuntimePeer(path, example, order.threads)
+    return PeerProcess(
+        peer.runtime,
+        prepared.folder / peer.file,
+        example,
+        threads=order.threads,
+        precision=peer.precision,
+    )
 
 
 def time_row(order: Order) -> dict[str, Any]:
@@ -191,9 +183,9 @@ def judge(order: Order) -> dict[str, Any]:
         for peer in offered(is_transformer=workload.is_transformer, has_bf16=has_bf16(order.isa))
         if peer.precision != "fp32"
     ]
-    shipped = _every_shipped(order)
     peers = [peer for peer in peers if peer.name != SHIPPED]
-    with open_all(order, peers) as (opened, failed):
+    with open_all(order, peers) as (opened, failed), ExitStack() as stack:
+        shipped = _every_shipped(order, stack)
         files: dict[str, Answering] = {REFERENCE: reference, **opened, **shipped}
         answers = answer_all(files, parts.certification, metric)
     judged = {
@@ -213,13 +205,12 @@ def judge(order: Order) -> dict[str, Any]:
     }
 
 
-def _every_shipped(order: Order) -> dict[str, Answering]:
+def _every_shipped(order: Order, stack: ExitStack) -> dict[str, Answering]:
     """What ships for each number of threads, by a name that ends with it."""
-    prepared = Prepared(Path(order.folder))
-    peer = PEERS[SHIPPED]
+    workload, prepared = WORKLOADS[order.workload], Prepared(Path(order.folder))
     return {
-        f"{SHIPPED}{threads}": _opened(
-            peer, replace(order, threads=threads), WORKLOADS[order.workload], prepared
+        f"{SHIPPED}{threads}": stack.enter_context(
+            _process(PEERS[SHIPPED], replace(order, threads=threads), workload, prepared)
         )
         for threads in prepared.releases
         if target_of(order.isa) in prepared.artifacts(threads)
