@@ -163,6 +163,7 @@ def time_row(order: Order) -> dict[str, Any]:
         "shipped": _shipped_object(prepared, order),
         "load_1min": load,
         "openings": OPENINGS,
+        "processes": "one for each variant",
         "seconds": {"start": round(start_s, 1), "all": round(time.monotonic() - began, 1)},
         "latency": {name: stats_object(entry) for name, entry in stats.items()},
         "vs_eager": _ratios(stats, reference=EAGER),
