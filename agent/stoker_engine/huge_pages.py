@@ -5,7 +5,7 @@ processor remembers, and each that it forgot costs it a walk through a table. Ru
 weight by weight, each too small for the kernel to think of a huge page. So what is in memory once a
 model has been loaded is gathered into huge pages, where that needs next to no further memory.
 
-Nothing here is an error: without huge pages a model is served as well, and more slowly.
+Nothing here is an error: without huge pages a model is served as well, if at times more slowly.
 """
 
 import ctypes
