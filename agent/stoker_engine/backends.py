@@ -8,7 +8,7 @@ from stoker_contract.codes import ReasonCode
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import RUNTIMES_OF_KIND, ArtifactKind, Runtime, runtime_of
 from stoker_engine.engine import Engine, EngineError
-from stoker_engine.huge_pages import in_huge_pages
+from stoker_engine.huge_pages import gather_into_huge_pages
 from stoker_engine.isolation import give_back_memory
 
 # runtime -> the module that puts it behind ``Engine``, and the extra that installs it
@@ -38,10 +38,9 @@ def open_engine(path: str, kind: ArtifactKind, session: SessionOptions) -> Engin
     Raises:
         EngineError: ``LOAD_ERROR`` (also when that runtime is not installed) or ``MEMORY``.
     """
-    opener = _opener(kind, session)
-    with in_huge_pages():
-        engine = opener(path, session)
-        give_back_memory()  # first, or it would tear huge pages
+    engine = _opener(kind, session)(path, session)
+    give_back_memory()  # before: it tears huge pages
+    gather_into_huge_pages()
     return engine
 
 

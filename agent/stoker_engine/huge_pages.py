@@ -10,40 +10,41 @@ Nothing here is an error: without huge pages a model is served as well, if at ti
 
 import ctypes
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 _SETTINGS: Final = Path("/sys/kernel/mm/transparent_hugepage")
 _MADV_COLLAPSE: Final = 25  # since Linux 6.1; Python has no name for it
-_PRESENT: Final = np.uint64(1 << 63)
+_OWN: Final = np.uint64(1 << 63 | 1 << 56)  # present, and of this process alone: no page of zeros
 _ENTRY_BYTES: Final = 8  # of a page, in /proc/self/pagemap
 _USED_SHARE: Final = 0.75  # where less is in use, gathering would need too much more
-_WINDOW_BYTES: Final = 1 << 30  # looked through at once
+_WINDOW_BYTES: Final = 32 << 20  # looked through at once; a multiple of every huge page
+_LARGEST: Final = _WINDOW_BYTES  # a quarter of a larger one is too much to waste
 
-Region = tuple[int, int]
-"""The address where it begins, and the first behind it."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.CDLL(None)
 
 
-@contextmanager
-def in_huge_pages() -> Iterator[None]:
-    """Gather what the block allocates and leaves in memory."""
-    size = huge_page_bytes()
-    if not size:
-        yield
-        return
-    before = list(_regions())
-    yield
-    with suppress(OSError):  # a sandbox may hide /proc
-        for start, end in without(_regions(), before):
-            for window in range(-(-start // size) * size, end, _WINDOW_BYTES):
-                _gather(window, min(window + _WINDOW_BYTES, end), size)
+def gather_into_huge_pages(settings: Path = _SETTINGS) -> None:
+    """Gather what this process has in memory, where it uses enough of it.
+
+    Args:
+        settings: where the kernel says what is wanted here.
+    """
+    # a sandbox may hide what is read, and the memory of a process may be limited
+    with suppress(OSError, ValueError, MemoryError):
+        size = huge_page_bytes(settings)
+        if not 0 < size <= _LARGEST:
+            return
+        regions = list(_regions())
+        with Path("/proc/self/pagemap").open("rb", buffering=0) as table:
+            for start, end in regions:
+                for window in range(-(-start // size) * size, end - size + 1, _WINDOW_BYTES):
+                    _gather(table, window, min(window + _WINDOW_BYTES, end), size)
 
 
 def huge_page_bytes(settings: Path = _SETTINGS) -> int:
@@ -56,41 +57,26 @@ def huge_page_bytes(settings: Path = _SETTINGS) -> int:
         return 0
 
 
-def without(regions: Iterable[Region], others: Sequence[Region]) -> Iterator[Region]:
-    """What of the regions is in none of the others. All are in rising order."""
-    for region in regions:
-        start, end = region
-        for low, high in others:
-            if high <= start or low >= end:
-                continue
-            if start < low:
-                yield start, low
-            start = high
-        if start < end:
-            yield start, end
-
-
-def _regions() -> Iterator[Region]:
-    """The memory of this process that can be written and belongs to no file."""
-    with suppress(OSError), Path("/proc/self/maps").open() as maps:
+def _regions() -> Iterator[tuple[int, int]]:
+    """The memory of this process that can be written and belongs to no file: from, and until."""
+    with Path("/proc/self/maps").open("rb") as maps:
         for line in maps:
             addresses, access, _, _, inode = line.split(maxsplit=5)[:5]
-            if access == "rw-p" and inode == "0":
-                start, end = addresses.split("-")
+            if access == b"rw-p" and inode == b"0":
+                start, end = addresses.split(b"-")
                 yield int(start, 16), int(end, 16)
 
 
-def _gather(start: int, end: int, size: int) -> None:
-    """Gather what is in use enough from an address at which a huge page can begin."""
+def _gather(table: IO[bytes], start: int, end: int, size: int) -> None:
+    """Gather a window that begins where a huge page can."""
     count, pages = (end - start) // size, size // mmap.PAGESIZE
-    with Path("/proc/self/pagemap").open("rb", buffering=0) as table:
-        table.seek(start // mmap.PAGESIZE * _ENTRY_BYTES)
-        entries = np.frombuffer(table.read(count * pages * _ENTRY_BYTES), np.uint64)
+    table.seek(start // mmap.PAGESIZE * _ENTRY_BYTES)
+    entries = np.frombuffer(table.read(count * pages * _ENTRY_BYTES), np.uint64)
     whole = entries[: len(entries) // pages * pages].reshape(-1, pages)
-    used = ((whole & _PRESENT) != 0).mean(axis=1) >= _USED_SHARE
+    used = ((whole & _OWN) == _OWN).mean(axis=1) >= _USED_SHARE
     for first, behind in _stretches(used):
         address, length = start + first * size, (behind - first) * size
-        # older kernels refuse, and one without free huge pages does what it can
+        # an older kernel refuses, and one without free huge pages does what it can
         _libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), _MADV_COLLAPSE)
 
 

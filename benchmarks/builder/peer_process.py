@@ -57,4 +57,4 @@ class PeerProcess(ModelChild):
 
     def _environment(self, scratch: Path) -> Mapping[str, str]:
         del scratch
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(["", *(p for p in sys.path if p)])}
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}

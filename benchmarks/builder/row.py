@@ -39,7 +39,6 @@ from stoker_builder.latency.torch_process import TorchChild
 from stoker_builder.latency.torch_routes import ROUTES
 from stoker_builder.models.source import io_of
 from stoker_builder.split import split
-from stoker_engine.engine import EngineError
 
 BURST_SECONDS: Final = 0.3
 OPENINGS: Final = 6  # the fewest whose extremes are a 95 % interval of the median
@@ -238,7 +237,7 @@ def _ratios(
     ratios = {}
     for name, entry in stats.items():
         slow, fast = (stats[reference], entry) if reference else (entry, stats[candidate])
-        gain = speedup(slow, fast)
+        gain = speedup(slow, fast, of_rounds=True)
         ratios[name] = {"ratio": gain.ratio, "low": gain.low, "high": gain.high}
     return ratios
 
@@ -250,7 +249,7 @@ def _shipped_object(prepared: Prepared, order: Order) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    detail = error.detail if isinstance(error, (BuildError, EngineError)) else str(error)
+    detail = error.detail if isinstance(error, BuildError) else str(error)
     text = " ".join(f"{type(error).__name__}: {detail}".split())
     text = _FOLDERS.sub("", text)  # a result says nothing of the machine's owner
     half = _REASON_LETTERS // 2

@@ -264,6 +264,27 @@ def test_what_differs_from_run_to_run_is_in_the_interval() -> None:
     assert gain.high == pytest.approx(5.0 / 4.8)
 
 
+def test_the_figure_of_few_runs_lies_within_their_interval() -> None:
+    """A variant with more samples in its slow runs is not slower for it: each run is one figure."""
+
+    def run(ms: float, rounds: int) -> LatencyStats:
+        return summarise([Burst((int(ms * 1e6),) * 5)] * rounds)
+
+    slow = pooled(
+        [run(ms, rounds) for ms, rounds in zip([10.0, 11.0, 12.0] * 2, [1, 1, 9] * 2, strict=True)]
+    )
+    fast = pooled(
+        [run(ms, rounds) for ms, rounds in zip([5.0, 5.5, 6.0] * 2, [9, 1, 1] * 2, strict=True)]
+    )
+
+    gain = speedup(slow, fast, of_rounds=True)
+
+    assert gain.low is not None
+    assert gain.high is not None
+    assert gain.low <= gain.ratio <= gain.high
+    assert gain.ratio == pytest.approx(2.0)
+
+
 def test_eager_runs_in_a_child_with_an_allocator_of_its_own(
     factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,11 +166,14 @@ def busy_share(stats: Iterable[LatencyStats]) -> float:
     return sum(shares) / len(shares) if shares else 0.0
 
 
-def speedup(reference: LatencyStats, candidate: LatencyStats) -> Speedup:
+def speedup(
+    reference: LatencyStats, candidate: LatencyStats, *, of_rounds: bool = False
+) -> Speedup:
     """Say how many times faster ``candidate`` is, both measured in one interleaved run.
 
-    The ratio is that of the medians over all samples; the interval comes from the ratios of
-    the rounds, in which both were measured moments apart, so drift cancels.
+    The interval comes from the ratios of the rounds, in which both were measured moments apart,
+    so drift cancels. The ratio is that of the medians over all samples; or, where the rounds are
+    runs that were :func:`pooled` and are few, the median of their ratios.
     """
     rounds = min(len(reference.burst_p50_ms), len(candidate.burst_p50_ms))
     ratios = np.sort(
@@ -178,7 +181,7 @@ def speedup(reference: LatencyStats, candidate: LatencyStats) -> Speedup:
     )
     bounds = quantile_bounds(ratios, 0.5, confidence=(1 + CONFIDENCE) / 2)
     return Speedup(
-        ratio=reference.p50_ms / candidate.p50_ms,
+        ratio=float(np.median(ratios)) if of_rounds else reference.p50_ms / candidate.p50_ms,
         low=bounds.low_ms,
         high=bounds.high_ms,
     )
