@@ -1,7 +1,6 @@
 """Engines of the check, each in its process, timed in turns."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from benchmarks.board import engine_child
 from benchmarks.board.step import NotDoneError
 from numpy.typing import NDArray
 
+from stoker_builder.environment import own_environment
 from stoker_builder.latency.stats import Burst, LatencyStats, summarise
 from stoker_builder.profiling.operators import OperatorProfile
 from stoker_contract.manifest import SessionOptions
@@ -51,7 +51,7 @@ class HeldEngine:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env=own_environment(),
         )
         told = self._heard()
         if "code" in told:

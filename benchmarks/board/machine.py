@@ -15,6 +15,7 @@ from benchmarks.board import native_child
 from benchmarks.board.step import NotDoneError
 
 from stoker_agent.host.profile import detect_profile
+from stoker_builder.environment import own_environment
 from stoker_builder.tensorrt.targets import PlanTarget, plan_targets
 from stoker_contract.target import Profile, Runtime, is_version
 
@@ -117,7 +118,7 @@ def _asked(*question: str) -> dict[str, object]:
         text=True,
         timeout=_TIMEOUT_S,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        env=own_environment(),
     )
     if done.returncode != 0:
         msg = f"asking for it ended with {done.returncode}: {done.stderr.strip()[-600:]}"

@@ -4,9 +4,6 @@ What one variant leaves in a process would become the next one's: memory in huge
 settings that a runtime keeps for all that it has loaded.
 """
 
-import os
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.builder.peers import Arrays, Runtime
@@ -54,7 +51,3 @@ class PeerProcess(ModelChild):
             hint="load the file alone to see why",
             limits=Limits(),
         )
-
-    def _environment(self, scratch: Path) -> Mapping[str, str]:
-        del scratch
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker_builder.child_loop import ANSWER, TIME
+from stoker_builder.environment import own_environment
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.frames import read_frame, write_frame
 
@@ -131,7 +132,8 @@ class ModelChild:
 
     def _environment(self, scratch: Path) -> Mapping[str, str]:
         """The environment of the process, which may use the folder."""
-        raise NotImplementedError
+        del scratch
+        return own_environment()
 
     @property
     def _child(self) -> subprocess.Popen[bytes]:

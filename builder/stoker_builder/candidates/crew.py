@@ -14,6 +14,7 @@ from typing import IO, Final, Self
 from stoker_builder.candidates.orders import Order
 from stoker_builder.candidates.quantise import carry_out
 from stoker_builder.children import end_child
+from stoker_builder.environment import own_environment
 from stoker_builder.errors import BuildCode, BuildError
 
 SMALL_BYTES: Final = 4 * 1024 * 1024
@@ -111,7 +112,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env=own_environment(),
         )
 
     def _last_words(self) -> str:

@@ -4,7 +4,6 @@ An emulated x86 processor runs this machine's own Python. For ARM, Python, ONNX 
 libraries under them come from a sysroot, see :mod:`kernels.sysroot`.
 """
 
-import os
 import platform
 import shutil
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import stoker_builder
+from stoker_builder.environment import own_environment
 from stoker_builder.errors import BuildError
 from stoker_builder.kernels.processors import PROCESSORS, Processor, processor_for
 from stoker_builder.kernels.sysroot import PROGRAM, find_sysroot
@@ -60,11 +60,6 @@ def emulated(target: Target) -> Emulated:
     if target.arch is Arch.X86_64:
         return Emulated(name, (path, "-cpu", processor.option, sys.executable), own_environment())
     return _in_sysroot(target, name, path, processor)
-
-
-def own_environment() -> dict[str, str]:
-    """The environment of a process that imports what this one does."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
 def _processor(target: Target) -> Processor:

@@ -19,8 +19,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from stoker_builder.environment import own_environment
 from stoker_builder.errors import BuildCode, BuildError
-from stoker_builder.kernels.emulators import NoEmulatorError, emulated, own_environment
+from stoker_builder.kernels.emulators import NoEmulatorError, emulated
 from stoker_builder.kernels.isa_processes import Feed, answer_all
 from stoker_contract.manifest import SessionOptions
 from stoker_contract.target import Target

@@ -1,7 +1,6 @@
 """What starting an artifact costs, in time and memory, with the engine code that ships."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from stoker_builder.environment import own_environment
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.models.source import Inputs
 from stoker_contract.manifest import Footprint, SessionOptions
@@ -86,7 +86,7 @@ def _one_process(artifact: Path, inputs: Path, kind: ArtifactKind, setup: str) -
             [sys.executable, "-m", module, artifact, kind.value, setup, inputs],
             capture_output=True,
             timeout=_TIMEOUT_S,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env=own_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:

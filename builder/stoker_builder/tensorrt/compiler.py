@@ -1,6 +1,5 @@
 """Compiling plans, one process each, and checking what came out before anybody uses it."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from stoker_builder.environment import own_environment
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.tensorrt.layers import PlanLayers
 from stoker_builder.tensorrt.settings import CompileJob, CompileReport, CompileSettings, Validity
@@ -54,7 +54,7 @@ def run_compiler(job: bytes, timeout_s: float) -> Ended:
         input=job,
         capture_output=True,
         timeout=timeout_s,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        env=own_environment(),
         check=False,
     )
 

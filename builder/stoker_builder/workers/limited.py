@@ -12,6 +12,7 @@ from typing import Final
 
 import psutil
 
+from stoker_builder.environment import own_environment
 from stoker_builder.errors import BuildCode, BuildError
 from stoker_builder.tensorrt.compiler import Ended
 
@@ -60,13 +61,12 @@ def run_limited(
         taken.write(given)
         taken.seek(0)
         tied = [sys.executable, "-m", "stoker_builder.workers.tied", str(os.getpid())]
-        paths = os.pathsep.join(p for p in sys.path if p)
         process = subprocess.Popen(  # noqa: S603  our own modules
             [*tied, *command],
             stdin=taken,
             stdout=out,
             stderr=err,
-            env={**os.environ, "PYTHONPATH": paths},
+            env=own_environment(),
         )
         try:
             while not _has_ended(process):
